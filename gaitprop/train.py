@@ -1,0 +1,307 @@
+"""Training invertible networks: from configs to a run directory."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gaitprop import diagnostics, networks, rules
+from gaitprop.experiments import Config
+from gaitprop.optimizer import make_optimizer
+from shared import checkpoint, chunk, data, parallel, runs, sweep, training
+from shared.config import from_dict
+from shared.data import batching
+from shared.errors import UsageError
+
+DTYPES = ("float32", "float64")
+"""Types of numbers that the solvers of linear systems take."""
+
+ACCURACIES = ("train/accuracy", "valid/accuracy", "test/accuracy")
+
+
+def inputs(images: Array, scale: int) -> Float[Array, "batch pixels"]:
+    """Flatten images `[batch, h, w, 1]` row by row and scale them to [0, 1]."""
+    flat = images.reshape(images.shape[0], -1)
+    return flat.astype(jnp.result_type(float)) / scale
+
+
+def build(
+    static: Any, *, scale: int = 255, axis_name: str | None = None
+) -> training.Program:
+    """Return the program that trains the network of a config.
+
+    Args:
+        static: static part of a `Config`.
+        scale: largest value of a pixel.
+        axis_name: mesh axis over which batches are shared out.
+    """
+    optimizer = make_optimizer(static.optimizer)
+    update = rules.make_update(static)
+
+    def update_fn(params, state, batch, key, hyper):
+        x = inputs(batch.images, scale)
+        return update(params, state, (x, batch.labels), key, hyper)
+
+    def init(key, hyper):
+        network_key, rule_key = jax.random.split(training.init_key(key))
+        params = networks.init(network_key, static)
+        state = rules.init_rule_state(rule_key, params, static, hyper)
+        return training.init_state(params, state, key, hyper, optimizer)
+
+    def evaluate(train_state, batch):
+        x = inputs(batch.images, scale)
+        output = networks.forward(train_state.params, x, static)[-1]
+        return diagnostics.metrics(output, batch.labels, static.classes)
+
+    step = training.make_train_step(update_fn, optimizer, axis_name=axis_name)
+    return training.Program(init, step, evaluate)
+
+
+def make_probe(
+    static: Any, batch: data.Split, scale: int
+) -> Callable[[training.TrainState], dict[str, Array]]:
+    """Return `train_state -> {"layerN/statistic": value}`, on one fixed batch.
+
+    The statistics are the angle of the update to that of BP in degrees, and how far
+    the kernel is from orthogonal.
+    """
+
+    def probe(train_state: training.TrainState) -> dict[str, Array]:
+        columns = diagnostics.orthogonality(train_state.params)
+        own, bp = _updates(static, batch, scale, train_state)
+        columns["angle"] = diagnostics.angles(own, bp)
+        return {
+            f"layer{i + 1}/{name}": values[i]
+            for name, values in columns.items()
+            for i in range(len(train_state.params))
+        }
+
+    return probe
+
+
+def _updates(
+    static: Any, batch: data.Split, scale: int, train_state: training.TrainState
+) -> tuple[networks.Params, networks.Params]:
+    """Return the gradients of the rule and of BP, without the regulariser."""
+    params, rule_state, hyper = train_state[0], train_state[1], train_state.hyper
+    activities = networks.forward(params, inputs(batch.images, scale), static)
+    target = networks.output_target(activities[-1], batch.labels, static)
+
+    def gradients(rule):
+        errors, *_ = rule(params, rule_state, activities, target, hyper, static)
+        return rules.data_gradients(params, errors, activities, static)
+
+    return gradients(rules.RULES[static.algorithm]), gradients(rules.bp)
+
+
+def train(
+    configs: Sequence[Config],
+    *,
+    data_dir: str | Path | None = None,
+    devices: int = 1,
+    run: runs.Run | None = None,
+    progress: bool | None = None,
+) -> list[dict[str, Any]]:
+    """Train one network per config; equal static parts are one program.
+
+    Args:
+        configs: one per member.
+        data_dir: where the data sets lie; `digits` needs none.
+        devices: how many devices share the members, or the batch of a single one.
+        run: run directory to write to, and to go on from if it holds a checkpoint.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Returns:
+        One summary per config: `status`, `steps`, `seconds`, and peak and final
+        accuracies.
+
+    Raises:
+        UsageError: for settings or data that do not fit together.
+        FloatingPointError: if a single run becomes non-finite.
+    """
+    groups = [group.indices for group in sweep.group(configs)]
+    folders = _folders(run.checkpoints, len(groups)) if run is not None else None
+
+    def train_group(static, hyper, indices):
+        folder = folders and folders[groups.index(indices)]
+        return _train_group(
+            static, hyper, indices, data_dir, devices, run, folder, progress
+        )
+
+    return sweep.run(configs, train_group)
+
+
+def _train_group(
+    static, hyper, indices, data_dir, devices, run, checkpoints, progress
+) -> list[dict[str, Any]]:
+    started = time.monotonic()
+    many = len(indices) > 1
+    dataset = data.load(static.dataset, data_dir, valid_size=static.valid_size)
+    _check_pixels(static, dataset)
+    mesh = parallel.mesh(devices, axis="member" if many else "data")
+    axis_name = "data" if devices > 1 and not many else None
+    scale = dataset.info.scale
+    program = build(static, scale=scale, axis_name=axis_name)
+    batches = batching.epochs(
+        batching.rows(dataset.train), static.batch_size, shuffle=static.shuffle
+    )
+    steps = static.steps or static.epochs * batches.per_epoch
+    first = batching.slice_rows(dataset.train, 0, static.batch_size)
+    fitted = training.fit(
+        program,
+        _start(program, hyper, many),
+        dataset.train,
+        batches,
+        steps=steps,
+        log_every=min(100, batches.per_epoch),
+        eval_every=static.eval_every or None,
+        checkpoint_every=static.checkpoint_every or None,
+        evaluate=_splits(dataset, static.eval_train_rows),
+        probe=make_probe(static, first, scale) if static.diagnose else None,
+        members=many,
+        mesh=mesh if devices > 1 else None,
+        checkpoints=checkpoints,
+        log=None if run is None else lambda s, m, r: run.log(s, r, indices[m]),
+        rewind=None if run is None else lambda s: run.cut(s, indices),
+        progress=progress,
+        label=f"{static.algorithm} x{len(indices)}" if many else static.algorithm,
+    )
+    seconds = time.monotonic() - started
+    return [
+        summarise(
+            fitted.history[m] if run is None else run.records(i),
+            fitted.failed[m],
+            steps,
+            seconds,
+        )
+        for m, i in enumerate(indices)
+    ]
+
+
+def evaluate(
+    path: str | Path, *, data_dir: str | Path | None = None
+) -> list[training.Record]:
+    """Evaluate the last checkpoint of a run, one record per member.
+
+    Raises:
+        UsageError: if the run has no whole checkpoint, or the data set is missing.
+    """
+    records: dict[int, training.Record] = {}
+    for static, indices, dataset, step, train_state in _restored(path, data_dir):
+        program = build(static, scale=dataset.info.scale)
+        assess = chunk.make_assess(
+            program.evaluate,
+            _splits(dataset, static.eval_train_rows),
+            members=len(indices) > 1,
+            how="auto",
+            mesh=None,
+        )
+        for index, record in zip(indices, assess(train_state), strict=True):
+            records[index] = {"member": index, "step": step, **record}
+    return [records[index] for index in sorted(records)]
+
+
+class Updates(NamedTuple):
+    """Kernel updates of one trained network on its first batch.
+
+    Attributes:
+        rule: the rule it was trained by.
+        own, bp: that rule's and BP's updates, one array per layer, without the
+            regulariser.
+    """
+
+    rule: str
+    own: list[np.ndarray]
+    bp: list[np.ndarray]
+
+
+def updates(path: str | Path, *, data_dir: str | Path | None = None) -> list[Updates]:
+    """Compare rule and BP at the last checkpoint of a run, for each group's first.
+
+    Raises:
+        UsageError: if the run has no whole checkpoint, or the data set is missing.
+    """
+    found = []
+    for static, indices, dataset, _, train_state in _restored(path, data_dir):
+        if len(indices) > 1:
+            train_state = jax.tree.map(lambda leaf: leaf[0], train_state)
+        batch = batching.slice_rows(dataset.train, 0, static.batch_size)
+        pair = jax.jit(functools.partial(_updates, static, batch, dataset.info.scale))(
+            train_state
+        )
+        own, bp = ([np.asarray(g["kernel"]) for g in grads] for grads in pair)
+        found.append(Updates(static.algorithm, own, bp))
+    return found
+
+
+def _restored(path: str | Path, data_dir: str | Path | None) -> Iterator[tuple]:
+    """Yield `(static, indices, dataset, step, train_state)` per group of a run."""
+    path = Path(path)
+    places = runs.members(path) or [path]
+    stored = [runs.read_config(place) for place in places]
+    data_dir = data_dir or stored[0]["options"]["data_dir"]
+    groups = sweep.group([from_dict(Config, s["config"]) for s in stored])
+    folders = _folders(path / "checkpoints", len(groups))
+    for (static, indices, hyper), folder in zip(groups, folders, strict=True):
+        dataset = data.load(static.dataset, data_dir, valid_size=static.valid_size)
+        program = build(static, scale=dataset.info.scale)
+        start = functools.partial(_start, program, many=len(indices) > 1)
+        restored = checkpoint.restore(folder, jax.eval_shape(start, hyper))
+        if restored is None:
+            raise UsageError("run", str(path), "one with a whole checkpoint")
+        yield static, indices, dataset, *restored
+
+
+def _folders(checkpoints: Path, groups: int) -> list[Path]:
+    """Return the checkpoint directory of each group of members."""
+    if groups == 1:
+        return [checkpoints]
+    return [checkpoints / f"group-{number:02d}" for number in range(groups)]
+
+
+def _start(program: training.Program, hyper: dict, many: bool) -> training.TrainState:
+    def start(hyper):
+        return program.init(jax.random.key(hyper["seed"]), hyper)
+
+    if many:
+        return sweep.fan_out(start, how="map")(hyper)
+    return jax.jit(start)({name: values[0] for name, values in hyper.items()})
+
+
+def _check_pixels(static: Any, dataset: data.Dataset) -> None:
+    height, width, channels = dataset.info.shape
+    pixels = height * width * channels
+    if static.widths[0] != pixels:
+        allowed = f"{pixels} first, the pixels of {static.dataset}"
+        raise UsageError("widths", static.widths, allowed)
+
+
+def _splits(dataset: data.Dataset, rows: int) -> dict[str, data.Split]:
+    count = batching.rows(dataset.train)
+    train = batching.slice_rows(dataset.train, 0, min(rows or count, count))
+    splits = {"train": train, "valid": dataset.valid, "test": dataset.test}
+    return {name: split for name, split in splits.items() if batching.rows(split)}
+
+
+def summarise(
+    records: Sequence[training.Record],
+    failed: tuple[int, str] | None,
+    steps: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return the summary of one member from its records."""
+    summary: dict[str, Any] = {"status": "done", "steps": steps}
+    if failed is not None:
+        summary["status"] = f"failed: {failed[1]} non-finite at step {failed[0]}"
+    for name in ACCURACIES:
+        series = [record[name] for record in records if name in record]
+        if series:
+            peak, final = diagnostics.peak_final(series)
+            summary |= {f"{name}/peak": peak, f"{name}/final": final}
+    return {**summary, "seconds": round(seconds, 2)}

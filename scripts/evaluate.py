@@ -1,0 +1,43 @@
+"""Evaluate a run: python -m scripts.evaluate RUN [--data-dir DIR].
+
+The last whole checkpoint is evaluated; prints one JSON object per member.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from scripts import systems
+from shared import cli, runs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate the last checkpoint of a run on its data set.
+
+    Attributes:
+        path: the run directory.
+        data_dir: where the data sets lie (default: as in training).
+    """
+
+    path: Path
+    data_dir: Path | None = None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, evaluate, print one JSON object per member."""
+    options = cli.parse_into(Options, argv, prog="python -m scripts.evaluate")
+    stored = runs.read_config(options.path)
+    jax.config.update("jax_enable_x64", stored["options"]["dtype"] == "float64")
+    data_dir = options.data_dir or stored["options"]["data_dir"]
+    system = systems.load(stored["system"], "train")
+    for record in system.evaluate(options.path, data_dir=data_dir):
+        print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

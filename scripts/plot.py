@@ -1,0 +1,58 @@
+"""Draw the figures of runs: python -m scripts.plot RUN... [--figure NAME] [--out DIR].
+
+Without names all figures that the runs have records for are drawn; the others are
+skipped with a note. Pictures go to the run's own `figures/`, or to DIR.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts import systems
+from shared import cli, plotting
+from shared.errors import UsageError, check_choice
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw the figures of runs.
+
+    Attributes:
+        paths: run directories, or directories of runs; all go into each figure.
+        figure: names of figures; none means all.
+        out: where pictures go (default: `figures/` of the only run, or of the
+            directory given).
+    """
+
+    paths: tuple[Path, ...]
+    figure: tuple[str, ...] = ()
+    out: Path | None = None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, draw, name the pictures."""
+    options = cli.parse_into(Options, argv, prog="python -m scripts.plot")
+    for system, found in systems.runs_by_system(list(options.paths)).items():
+        figures = systems.load(system, "figures").FIGURES
+        for name in options.figure:
+            check_choice("--figure", name, figures)
+        out = (
+            options.out or (found if len(found) == 1 else options.paths)[0] / "figures"
+        )
+        drawn = 0
+        for name in options.figure or figures:
+            try:
+                figure = figures[name](found)
+            except plotting.NothingToDraw as missing:
+                print(f"{name}: skipped, {missing.reason}")
+                continue
+            png, *_ = plotting.save(figure, out / name)
+            print(f"{name}: {png}")
+            drawn += 1
+        if not drawn:
+            raise UsageError("runs", [str(p) for p in found], "runs with records")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

@@ -1,0 +1,99 @@
+"""Further places for metrics, besides the run directory's own file."""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from shared.errors import UsageError, check_choice
+
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
+"""Names of the sinks and the packages that they need."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """A further place for metrics."""
+
+    def log(self, step: int, metrics: dict[str, float], member: int | None) -> None:
+        """Record numbers at a step."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release."""
+        ...
+
+
+class _TensorBoard:
+    """Event files under `tensorboard/`, one folder a member."""
+
+    def __init__(self, path: Path):
+        self._path = path / "tensorboard"
+        self._writers: dict[int | None, Any] = {}
+
+    def log(self, step: int, metrics: dict[str, float], member: int | None) -> None:
+        if member not in self._writers:
+            folder = self._path / ("run" if member is None else f"{member:03d}")
+            writer = importlib.import_module("tensorboardX").SummaryWriter
+            # What a killed run wrote at later steps is hidden; its file, which may be
+            # of the same second and so of the same name, stays.
+            self._writers[member] = writer(
+                str(folder), purge_step=step, filename_suffix=f".{os.getpid()}"
+            )
+        for name, value in metrics.items():
+            self._writers[member].add_scalar(name, value, step)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+
+class _Tracker:
+    """W&B, or trackio, which has the same three calls."""
+
+    def __init__(self, module: str, path: Path, config: dict[str, Any]):
+        self._tracker = importlib.import_module(module)
+        identity = {"id": path.name, "dir": str(path)} if module == "wandb" else {}
+        self._tracker.init(
+            project=config["system"],
+            name=path.name,
+            config={**config["config"], "experiment": config["experiment"]},
+            resume="allow",
+            **identity,
+        )
+
+    def log(self, step: int, metrics: dict[str, float], member: int | None) -> None:
+        prefix = "" if member is None else f"{member:03d}/"
+        values = {prefix + name: value for name, value in metrics.items()}
+        self._tracker.log(values, step=step)
+
+    def close(self) -> None:
+        self._tracker.finish()
+
+
+def check(name: str) -> None:
+    """Raise a UsageError unless a sink is known and its package is there."""
+    check_choice("sinks", name, PACKAGES)
+    try:
+        importlib.import_module(PACKAGES[name])
+    except ImportError as error:
+        wanted = name if name == "trackio" else f"five-nets[{name}]"
+        raise UsageError(
+            "sinks",
+            name,
+            f"the package {PACKAGES[name]} to be installed",
+            f"Run: pip install '{wanted}'",
+        ) from error
+
+
+def open_sink(name: str, path: Path, config: dict[str, Any]) -> Sink:
+    """Open a sink.
+
+    Args:
+        name: a key of `PACKAGES`.
+        path: the run directory.
+        config: what its `config.json` says.
+    """
+    if name == "tensorboard":
+        return _TensorBoard(path)
+    return _Tracker(PACKAGES[name], path, config)
