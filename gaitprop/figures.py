@@ -298,14 +298,16 @@ def orthogonality(paths: Sequence[Path]):
     rows = (("off_norm", "‖off(W Wᵀ)‖"), ("condition", "condition number"))
     for column, (label, group) in enumerate(groups.items()):
         for row, (statistic, name) in enumerate(rows):
-            _per_layer(axes[row, column], group, statistic)
+            axis = axes[row, column]
+            _per_layer(axis, group, statistic)
             plotting.describe(
-                axes[row, column],
+                axis,
                 x="epoch" if row else "",
                 y=name,
                 title="" if row else label,
                 legend="inside" if column == 0 and row == 0 else "none",
-                log_y=True,
+                # Condition numbers near 1 are unreadable on a logarithmic axis.
+                log_y=axis.dataLim.ymax > 20 * axis.dataLim.ymin,
             )
     return figure
 
@@ -344,7 +346,9 @@ def scatter(paths: Sequence[Path]):
     pairs = [pair for path in chosen for pair in updates(path) if pair.rule != "bp"]
     if not pairs:
         raise NothingToDraw("no finished run of a rule other than BP")
+    pairs = sorted(pairs, key=lambda pair: ORDER.index(pair.rule))
     first = {pair.rule: pair for pair in reversed(pairs)}
+    first = {rule: first[rule] for rule in reversed(first)}
     columns = max(len(pair.own) for pair in first.values())
     figure, axes = plotting.figure(len(first), columns, width=2.6, height=2.6)
     for row, (rule, pair) in enumerate(first.items()):

@@ -23,25 +23,12 @@ LOSSES = ("squared", "cross_entropy")
 REDUCTIONS = ("mean", "sum")
 FIRST_LAYERS = ("square", "rectangular")
 
-# What a config may leave unsaid: the published settings.
-_DEFAULTS = {
-    "loss": "squared",
-    "reduction": "mean",
-    "linear_output": False,
-    "first_layer": "square",
-}
-
-
-def setting(config: Any, name: str) -> Any:
-    """Return one of the output or shape options of `config`, or its default."""
-    return getattr(config, name, _DEFAULTS[name])
-
 
 def slopes(config: Any) -> tuple[float, ...]:
     """Return the slope of each layer's transfer function; 1 is linear."""
     depth = len(config.widths) - 1
     slope = 1.0 if config.transfer == "linear" else config.leaky_slope
-    last = 1.0 if setting(config, "linear_output") else slope
+    last = 1.0 if config.linear_output else slope
     return (slope,) * (depth - 1) + (last,)
 
 
@@ -50,15 +37,14 @@ def init(key: Key[Array, ""], config: Any) -> Params:
 
     Args:
         key: split over the layers.
-        config: `widths`, `init`, and optionally `first_layer`: `square` (layer 1 reads
+        config: `widths`, `init` and `first_layer`: `square` (layer 1 reads
             the first n_1 inputs) or `rectangular` (it reads all n_0; layer 1 is never
             inverted, so its kernel needs not be square).
     """
     keys = jax.random.split(key, len(config.widths) - 1)
     rows = list(config.widths[1:])
-    how = setting(config, "first_layer")
-    check_choice("first_layer", how, FIRST_LAYERS)
-    if how == "rectangular":
+    check_choice("first_layer", config.first_layer, FIRST_LAYERS)
+    if config.first_layer == "rectangular":
         rows[0] = config.widths[0]
     return tuple(
         layers.init(k, n, m, config.init)
@@ -99,9 +85,8 @@ def output_target(
     """
     scores, auxiliary = output[:, : config.classes], output[:, config.classes :]
     wanted = onehot(labels, config.classes, output.dtype)
-    loss = setting(config, "loss")
-    check_choice("loss", loss, LOSSES)
-    if loss == "cross_entropy":
+    check_choice("loss", config.loss, LOSSES)
+    if config.loss == "cross_entropy":
         wanted = scores - 0.5 * (jax.nn.softmax(scores) - wanted)
     return jnp.concatenate([wanted, auxiliary], axis=1)
 

@@ -64,30 +64,39 @@ def norm(x: Float[Array, "batch n"]) -> Float[Array, ""]:
 
 def _sweeps(
     x: Array,
+    tool: Array,
     residual: Callable[[Array], tuple[Array, Array]],
-    correction: Callable[[Array], Array],
+    correction: Callable[[Array, Array], Array],
     bound: Array,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """Correct x until its residual is within the bound or shrinks no more.
 
+    Args:
+        x: first solution.
+        tool: what corrections need. It travels with the loop: a buffer that the loop
+            hands back can be renewed in place afterwards.
+        residual: `x -> (r, size)`.
+        correction: `(r, tool) -> change of x`.
+        bound: largest size.
+
     Returns:
-        x, the size of its residual, and the number of sweeps.
+        x, the size of its residual, the number of sweeps, and the tool.
     """
 
     def unfinished(carry):
-        _, _, size, before, count = carry
+        _, _, size, before, count, _ = carry
         shrinks = size <= MIN_PROGRESS * before
         return (size > bound) & shrinks & (count < MAX_SWEEPS)
 
     def sweep(carry):
-        x, r, size, _, count = carry
-        x = x + correction(r)
-        return x, *residual(x), size, count + 1
+        x, r, size, _, count, tool = carry
+        x = x + correction(r, tool)
+        return x, *residual(x), size, count + 1, tool
 
     r, size = residual(x)
-    carry = (x, r, size, jnp.full_like(size, jnp.inf), jnp.zeros_like(size))
-    x, _, size, _, count = lax.while_loop(unfinished, sweep, carry)
-    return x, size, count
+    carry = (x, r, size, jnp.full_like(size, jnp.inf), jnp.zeros_like(size), tool)
+    x, _, size, _, count, tool = lax.while_loop(unfinished, sweep, carry)
+    return x, size, count, tool
 
 
 def _converged(kernel: Array, x: Array, size: Array, bound: Array) -> Bool[Array, ""]:
@@ -139,10 +148,13 @@ def with_memory(
         r = q - x @ kernel
         return r, norm(r)
 
-    def correction(r):
-        return r @ memory.inverse_t.T
+    def correction(r, inverse_t):
+        return r @ inverse_t.T
 
-    x, size, count = _sweeps(correction(q), residual, correction, bound)
+    x = correction(q, memory.inverse_t)
+    x, size, count, inverse_t = _sweeps(
+        x, memory.inverse_t, residual, correction, bound
+    )
     converged = _converged(kernel, x, size, bound)
     sweeps, steps = memory.sweeps + count + 1, memory.steps + 1
     dear = (count + 1) * steps > sweeps + renewal_cost(*q.shape)
@@ -155,17 +167,19 @@ def with_memory(
 
     def by_factors(x, size, old):
         del old
-        found = factors.factor(kernel)
-        x = jnp.where(converged, x, factors.solve(found, q))
-        size = jnp.where(converged, size, norm(q - x @ kernel))
-        return x, size, factors.inverse(found).T
+        # Of the transpose: its factors come in the layout that `inverse_t` keeps.
+        inverse_t = factors.invert(kernel.T)
+        direct = correction(q, inverse_t)
+        direct = direct + correction(residual(direct)[0], inverse_t)
+        x = jnp.where(converged, x, direct)
+        return x, jnp.where(converged, size, residual(x)[1]), inverse_t
 
     def renewal(carry):
         return jnp.array(False), *lax.cond(near, by_newton, by_factors, *carry[1:])
 
     # A loop of at most one turn: unlike a branch it leaves an inverse that is kept
     # where it is, without a copy.
-    carry = (renew, x, size, memory.inverse_t)
+    carry = (renew, x, size, inverse_t)
     _, x, size, inverse_t = lax.while_loop(lambda carry: carry[0], renewal, carry)
     zero = jnp.zeros_like(steps)
     memory = Memory(
@@ -209,8 +223,8 @@ def with_gram(
 
     # Half the tolerance leaves room for rows that are not orthogonal; what counts is
     # the true residual, formed once at the end.
-    x, _, count = _sweeps(
-        p * scale, residual, lambda r: r * scale, 0.5 * tolerance * length
+    x, _, count, _ = _sweeps(
+        p * scale, scale, residual, jnp.multiply, 0.5 * tolerance * length
     )
     size = norm(q - x @ kernel)
     converged = _converged(kernel, x, size, tolerance * length)

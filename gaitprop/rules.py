@@ -208,9 +208,8 @@ def data_gradients(
     params: Params, errors: Errors, activities: Activities, config: Any
 ) -> Params:
     """Return the gradients that follow from the layers' errors."""
-    reduction = networks.setting(config, "reduction")
-    check_choice("reduction", reduction, networks.REDUCTIONS)
-    scale = 1.0 if reduction == "sum" else 1.0 / activities[0].shape[0]
+    check_choice("reduction", config.reduction, networks.REDUCTIONS)
+    scale = 1.0 if config.reduction == "sum" else 1.0 / activities[0].shape[0]
     slopes, grads = networks.slopes(config), []
     for i, (eps, slope) in enumerate(zip(errors, slopes, strict=True)):
         delta = scale * transfer.derivative(activities[i + 1], slope) * eps

@@ -8,7 +8,7 @@ hyper-parameters, a network. `fan_out` runs a function for all members; how it d
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,24 +38,13 @@ def has_convolution(fn: Callable[..., Any], *args: Any) -> bool:
     Reference:
         https://github.com/jax-ml/jax/issues/12868
     """
-    pending = [jax.make_jaxpr(fn)(*args).jaxpr]
+    pending: list[Any] = [jax.make_jaxpr(fn)(*args)]
     while pending:
         for equation in pending.pop().eqns:
             if equation.primitive.name == "conv_general_dilated":
                 return True
-            pending.extend(_nested(tuple(equation.params.values())))
+            pending.extend(jex.jaxprs_in_params(equation.params))
     return False
-
-
-def _nested(value: Any) -> Iterator[jex.Jaxpr]:
-    """Yield the jaxprs inside an equation's parameters."""
-    if isinstance(value, jex.ClosedJaxpr):
-        yield value.jaxpr
-    elif isinstance(value, jex.Jaxpr):
-        yield value
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _nested(item)
 
 
 @jax.jit

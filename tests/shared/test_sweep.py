@@ -75,12 +75,12 @@ def comparable(tree):
 
 def equation_names(fn, *args):
     """Return the primitives of a program's outermost levels, calls opened."""
-    names, pending = [], [jax.make_jaxpr(fn)(*args).jaxpr]
+    names, pending = [], [jax.make_jaxpr(fn)(*args)]
     while pending:
         for equation in pending.pop().eqns:
             names.append(equation.primitive.name)
             if "jit" in equation.primitive.name:
-                pending.append(equation.params["jaxpr"].jaxpr)
+                pending.append(equation.params["jaxpr"])
     return names
 
 

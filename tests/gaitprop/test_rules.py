@@ -1,0 +1,264 @@
+"""Rules of credit assignment: what the theory says of them."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from gaitprop import layers, networks, propagation, regulariser, rules
+from shared.errors import UsageError
+from tests.gaitprop.build import batch, distance, errors, network, updates
+from tests.gaitprop.settings import settings
+
+SHAPES = ((12, 12, 12, 12), (14, 13, 12, 10))
+KINDS = ("leaky_relu", "linear")
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", regulariser.ORTHO_TARGETS)
+def test_bp_is_the_gradient_of_the_objective(key, widths, kind, target):
+    with jax.enable_x64(True):
+        changes = {"ortho_weight": 0.1, "ortho_target": target}
+        config, hyper = settings(widths=widths, transfer=kind, **changes)
+        params = network(key, config, noise=0.3)
+        x, labels = batch(key, 6, config)
+
+        def objective(params):
+            scores = networks.predict(params, x, config)
+            wanted = jax.nn.one_hot(labels, 10)
+            data = 0.5 * jnp.sum((scores - wanted) ** 2) / len(x)
+            penalties = [
+                jnp.sum(regulariser.excess(p["kernel"] @ p["kernel"].T, target) ** 2)
+                for p in params
+            ]
+            return data + 0.1 * sum(penalties)
+
+        ours, _ = updates(params, x, labels, config, hyper)
+        assert distance(ours, jax.jit(jax.grad(objective))(params)) < 1e-12
+
+
+def test_reduction_and_linear_output_follow_the_objective(key):
+    with jax.enable_x64(True):
+        changes = {"reduction": "sum", "linear_output": True, "loss": "cross_entropy"}
+        config, hyper = settings(widths=(14, 12, 12), **changes)
+        params = network(key, config, noise=0.3)
+        x, labels = batch(key, 6, config)
+
+        def objective(params):
+            h = layers.forward(params[0], x, 0.1)
+            scores = layers.forward(params[1], h, 1)[:, :10]
+            chosen = jax.nn.log_softmax(scores)[jnp.arange(6), labels]
+            return -0.5 * jnp.sum(chosen)
+
+        ours, _ = updates(params, x, labels, config, hyper)
+        assert distance(ours, jax.jit(jax.grad(objective))(params)) < 1e-12
+
+
+@pytest.mark.parametrize("widths", SHAPES)
+def test_orthogonal_kernels_make_gait_back_propagation(key, widths):
+    bp, hyper = settings(widths=widths)
+    params = network(key, bp)
+    x, labels = batch(key, 6, bp)
+    expected, _ = updates(params, x, labels, bp, hyper)
+    limit = dataclasses.replace(bp, algorithm="gait", gamma=0.0)
+    assert distance(updates(params, x, labels, limit, hyper)[0], expected) < 1e-5
+    gait, hyper = settings(widths=widths, algorithm="gait", gamma=1e-3)
+    ours, info = updates(params, x, labels, gait, hyper)
+    assert float(info["sign_changes"].max()) == 0
+    assert distance(ours, expected) < 1e-5
+
+
+@pytest.mark.parametrize("gamma", (0.0, 1e-3, 0.5))
+def test_linear_networks_make_gait_target_propagation(key, gamma):
+    with jax.enable_x64(True):
+        tp, hyper = settings(algorithm="tp", transfer="linear")
+        params = network(key, tp, noise=0.3)
+        x, labels = batch(key, 6, tp)
+        expected, _ = updates(params, x, labels, tp, hyper)
+        gait, hyper = settings(algorithm="gait", transfer="linear", gamma=gamma)
+        assert distance(updates(params, x, labels, gait, hyper)[0], expected) < 1e-12
+
+
+def test_rows_of_other_norms_divide_the_error_by_their_squares(key):
+    with jax.enable_x64(True):
+        bp, hyper = settings(gamma=0.0)
+        params = network(key, bp)
+        norms = jnp.linspace(0.5, 2, 12)
+        params[-1]["kernel"] = norms[:, None] * params[-1]["kernel"]
+        x, labels = batch(key, 6, bp)
+        gait = dataclasses.replace(bp, algorithm="gait")
+        ours = errors(params, x, labels, gait, hyper)[-2]
+        theirs = errors(params, x, labels, bp, hyper)[-2]
+        np.testing.assert_allclose(ours, theirs / norms[None] ** 2, atol=1e-14)
+
+
+@pytest.mark.parametrize("rule", sorted(rules.RULES))
+def test_units_without_error_get_no_update(key, rule):
+    config, hyper = settings(widths=(14, 13, 12, 12), algorithm=rule)
+    params = network(key, config, noise=0.3)
+    x, labels = batch(key, 6, config)
+    grads, _ = updates(params, x.at[:, 4].set(0), labels, config, hyper)
+    assert not np.any(grads[-1]["kernel"][:, 10:])
+    assert not np.any(grads[-1]["bias"][10:])
+    assert not np.any(grads[0]["kernel"][4])
+    assert np.all(np.abs(grads[-1]["bias"][:10]) > 0)
+    eps = errors(params, x, labels, config, hyper)
+    assert not np.any(eps[0][:, 12:])
+
+
+@pytest.mark.parametrize("rule", sorted(rules.RULES))
+def test_perfect_outputs_give_no_update(key, rule):
+    config, hyper = settings(widths=(12, 12, 12), algorithm=rule)
+    params = network(key, config, noise=0.3)
+    x, labels = batch(key, 5, config)
+    h = networks.forward(params, x, config)
+    wanted = networks.output_target(h[-1], labels, config)
+    perfect = networks.inverse(params, wanted, h, config)[0]
+    grads, _ = updates(params, perfect, labels, config, hyper)
+    scale, _ = updates(params, x, labels, config, hyper)
+    for ours, other in zip(jax.tree.leaves(grads), jax.tree.leaves(scale), strict=True):
+        assert float(jnp.abs(ours).max()) < 1e-4 * float(jnp.abs(other).max())
+
+
+@pytest.mark.parametrize("rule", ("gait", "tp", "itp", "gait_adaptive"))
+def test_difference_form_is_the_definition(key, rule):
+    with jax.enable_x64(True):
+        gamma = 0.05 if rule == "gait_adaptive" else 0.3
+        config, hyper = settings(
+            widths=(14, 12, 12, 10), algorithm=rule, gamma=gamma, form="subtract"
+        )
+        params = network(key, config, noise=0.6)
+        x, labels = batch(key, 30, config)
+        expected, seen = updates(params, x, labels, config, hyper)
+        ours = dataclasses.replace(config, form="difference")
+        # Moves of this size carry units across zero, where the forms could differ.
+        assert float(seen["sign_changes"].max()) > 0
+        assert distance(updates(params, x, labels, ours, hyper)[0], expected) < 1e-9
+
+
+def test_adaptive_gamma_moves_each_sample_by_the_same_length(key):
+    with jax.enable_x64(True):
+        config, hyper = settings(algorithm="gait_adaptive", gamma=1e-3)
+        eps = jax.random.normal(key, (5, 12)).at[2].set(0)
+        scale = propagation.fixed_length(None, eps, hyper["gamma"])
+        lengths = jnp.linalg.norm(scale * eps, axis=1)
+        wanted = jnp.full(5, 1e-3 * 12**0.5).at[2].set(0)
+        np.testing.assert_allclose(lengths, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", (1, 4, 8))
+def test_single_precision_is_enough_at_any_depth(key, hidden):
+    with jax.enable_x64(True):
+        widths = (16,) * (hidden + 2)
+        config, hyper = settings(widths=widths, algorithm="gait", gamma=1e-3)
+        params = network(key, config, noise=0.2)
+        x, labels = batch(key, 8, config)
+        golden, _ = updates(params, x, labels, config, hyper)
+        single = jax.tree.map(lambda a: a.astype(jnp.float32), (params, x, hyper))
+        ours, _ = updates(single[0], single[1], labels, config, single[2])
+        assert ours[0]["kernel"].dtype == jnp.float32
+        assert distance(ours, golden) < 1e-4
+
+
+def test_gait_is_automatic_differentiation_with_the_inverse(key):
+    with jax.enable_x64(True):
+        config, hyper = settings(algorithm="gait", gamma=0.0)
+        params = network(key, config, noise=0.3)
+        x, labels = batch(key, 6, config)
+
+        def objective(params):
+            h = x
+            for p in params:
+                z = layers.gait_dense(p["kernel"], p["bias"], h)
+                h = jnp.where(z >= 0, z, 0.1 * z)
+            wanted = jax.nn.one_hot(labels, 10)
+            return 0.5 * jnp.sum((h[:, :10] - wanted) ** 2) / len(x)
+
+        ours, _ = updates(params, x, labels, config, hyper)
+        assert distance(ours, jax.jit(jax.grad(objective))(params)) < 1e-12
+
+
+def test_feedback_alignment_through_the_kernels_is_back_propagation(key):
+    config, hyper = settings(algorithm="feedback_alignment")
+    params = network(key, config, noise=0.3)
+    x, labels = batch(key, 6, config)
+    drawn = rules.init_rule_state(key, params, config, hyper)
+    for feedback in drawn:
+        np.testing.assert_allclose(feedback @ feedback.T, np.eye(12), atol=1e-5)
+    own = tuple(p["kernel"] for p in params[1:])
+    ours, (kept, _) = rules.gradients(params, own, x, labels, hyper, config)
+    assert kept is own
+    bp = dataclasses.replace(config, algorithm="bp")
+    assert distance(ours, updates(params, x, labels, bp, hyper)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("rule", ("gait", "tp"))
+def test_learned_inverse_starts_exact_and_follows_its_gradient(key, rule):
+    with jax.enable_x64(True):
+        config, hyper = settings(
+            widths=(14, 12, 10), algorithm=rule, inverse="learned", optimizer="sgd"
+        )
+        params = network(key, config, noise=0.3)
+        x, labels = batch(key, 6, config)
+        state = rules.init_rule_state(key, params, config, hyper)
+        ours, (after, _) = rules.gradients(params, state, x, labels, hyper, config)
+        exact = dataclasses.replace(config, inverse="exact")
+        assert distance(ours, updates(params, x, labels, exact, hyper)[0]) < 1e-11
+        random = dataclasses.replace(config, inverse="learned_random")
+        state = rules.init_rule_state(key, params, random, hyper)
+        _, (after, _) = rules.gradients(params, state, x, labels, hyper, random)
+        h = networks.forward(params, x, config)
+
+        def loss(learned):
+            z = jnp.where(h[2] >= 0, h[2], h[2] / 0.1) - learned["bias"][None]
+            return 0.5 * jnp.sum((z @ learned["kernel"] - h[1][:, :10]) ** 2) / len(x)
+
+        slope = jax.grad(loss)(state["layers"][0])
+        step = hyper["learning_rate"]
+        expected = jax.tree.map(lambda a, g: a - step * g, state["layers"][0], slope)
+        assert distance(after["layers"][0], expected) < 1e-12
+
+
+def test_vmap_over_seeds_and_settings_is_a_loop(key):
+    config, _ = settings(algorithm="gait", ortho_weight=0.1, solver="refine")
+    x, labels = batch(key, 6, config)
+    _, hyper = settings()
+    many = jax.tree.map(lambda v: jnp.stack([v, 2 * v, 3 * v]), hyper)
+    keys = jax.random.split(key, 3)
+
+    def run(key, hyper):
+        params = network(key, config, noise=0.1)
+        return updates(params, x, labels, config, hyper)[0]
+
+    together = jax.vmap(run)(keys, many)
+    for i in range(3):
+        alone = run(keys[i], jax.tree.map(lambda v, i=i: v[i], many))
+        assert distance(jax.tree.map(lambda v, i=i: v[i], together), alone) < 1e-5
+
+
+def test_update_reports_scalars(key):
+    config, hyper = settings(algorithm="gait", solver="refine")
+    params = network(key, config)
+    state = rules.init_rule_state(key, params, config, hyper)
+    update = rules.make_update(config)
+    grads, (after, metrics) = update(params, state, batch(key, 6, config), key, hyper)
+    assert jax.tree.structure(grads) == jax.tree.structure(params)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {v.shape for v in metrics.values()} == {()}
+    assert {"accuracy", "mse", "residual", "sweeps", "fallbacks"} <= set(metrics)
+
+
+def test_limit_has_no_subtract_form(key):
+    config, hyper = settings(algorithm="gait", form="subtract", gamma=0.0)
+    params = network(key, config)
+    with pytest.raises(UsageError, match="gamma"):
+        updates(params, *batch(key, 6, config), config, hyper)
+
+
+def test_unknown_rule_names_the_closest(key):
+    config, hyper = settings(algorithm="gate")
+    with pytest.raises(UsageError, match="gait"):
+        rules.init_rule_state(key, (), config, hyper)

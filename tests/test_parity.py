@@ -1,0 +1,63 @@
+"""Reference files agree with our code, and the comparison notices when not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.parity import __main__ as command
+from tests.parity import runner
+
+GOLDEN = Path(__file__).parent / "golden"
+FILES = sorted(GOLDEN.glob("*/*.npz"))
+
+
+@pytest.mark.parametrize("dtype", ("float64", "float32"))
+@pytest.mark.parametrize(
+    "path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_reference_file(path, dtype):
+    cases = runner.system_cases(path.parent.name)
+    rows, problems = runner.check_file(path, cases, dtype)
+    assert not problems
+    assert rows
+    assert not [row for row in rows if not row.passed]
+
+
+def edited(folder, **changes):
+    """Write a copy of a small reference file under another name."""
+    npz = runner.load(GOLDEN / "gaitprop" / "layer_linear.npz")
+    kept = {k: v for k, v in (npz | changes).items() if v is not None}
+    np.savez(folder / "other_name.npz", **kept)
+
+
+def run(folder):
+    return command.main([str(folder), "--system", "gaitprop"])
+
+
+def test_command_passes_a_file_of_another_name(tmp_path, capsys):
+    edited(tmp_path)
+    assert run(tmp_path) == 0
+    assert "other_name" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    (
+        ({"y": np.ones((5, 9))}, "FAILED other_name float64 y:"),
+        ({"y": np.full((5, 9), np.nan)}, "FAILED other_name float64 y:"),
+        ({"y": np.ones((9, 5))}, "FAILED other_name float64 y:"),
+        ({"surprise": np.ones(3)}, "nobody compares surprise"),
+        ({"act": None}, "no case handles this file"),
+    ),
+)
+def test_command_fails_loudly(tmp_path, capsys, changes, message):
+    edited(tmp_path, **changes)
+    assert run(tmp_path) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_empty_directory_and_unknown_system_are_errors(tmp_path, capsys):
+    assert run(tmp_path) == 1
+    assert command.main([str(tmp_path), "--system", "nothing"]) == 2
+    assert "nothing" in capsys.readouterr().out
