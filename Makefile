@@ -6,9 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 .PHONY: demo test test-slow lint clean
 
 demo: .venv/.installed
-	$(BIN)/python -m scripts.train gaitprop digits-rules --seeds 3 --out demo
-	$(BIN)/python -m scripts.report demo
-	$(BIN)/python -m scripts.plot demo
+	$(BIN)/python -m scripts.demo
 
 test: .venv/.installed-test
 	$(BIN)/python -m pytest -n auto

@@ -82,11 +82,11 @@ def series(
 def network(config: dict[str, Any]) -> str:
     """Name a network by its shape and transfer function."""
     widths = config["widths"]
-    square = len(set(widths)) == 1
-    shape = (
-        f"{len(widths) - 2} hidden" if square else f"tower {'-'.join(map(str, widths))}"
-    )
-    return f"{shape}, linear" if config["transfer"] == "linear" else shape
+    hidden = len(widths) - 2
+    shape = f"{hidden} hidden layer{'' if hidden == 1 else 's'}"
+    if _is_tower(config):
+        shape = f"tower {'-'.join(map(str, widths))}"
+    return f"{shape}, linear" if _is_linear(config) else shape
 
 
 def _is_linear(config: dict[str, Any]) -> bool:

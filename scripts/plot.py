@@ -34,24 +34,33 @@ def main(argv: Sequence[str]) -> None:
     """Parse, draw, name the pictures."""
     options = cli.parse_into(Options, argv, prog="python -m scripts.plot")
     for system, found in systems.runs_by_system(list(options.paths)).items():
-        figures = systems.load(system, "figures").FIGURES
-        for name in options.figure:
-            check_choice("--figure", name, figures)
-        out = (
-            options.out or (found if len(found) == 1 else options.paths)[0] / "figures"
-        )
-        drawn = 0
-        for name in options.figure or figures:
-            try:
-                figure = figures[name](found)
-            except plotting.NothingToDraw as missing:
-                print(f"{name}: skipped, {missing.reason}")
-                continue
-            png, *_ = plotting.save(figure, out / name)
-            print(f"{name}: {png}")
-            drawn += 1
-        if not drawn:
-            raise UsageError("runs", [str(p) for p in found], "runs with records")
+        folder = found[0] if len(found) == 1 else options.paths[0]
+        draw(system, found, options.out or folder / "figures", options.figure)
+
+
+def draw(
+    system: str, found: Sequence[Path], out: Path, names: Sequence[str] = ()
+) -> None:
+    """Draw figures of runs into a folder, all that have records by default.
+
+    Raises:
+        UsageError: for an unknown figure, or if there is nothing to draw at all.
+    """
+    figures = systems.load(system, "figures").FIGURES
+    for name in names:
+        check_choice("--figure", name, figures)
+    drawn = 0
+    for name in names or figures:
+        try:
+            figure = figures[name](found)
+        except plotting.NothingToDraw as missing:
+            print(f"{name}: skipped, {missing.reason}")
+            continue
+        png, *_ = plotting.save(figure, out / name)
+        print(f"{name}: {png}")
+        drawn += 1
+    if not drawn:
+        raise UsageError("runs", [str(p) for p in found], "runs with records")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ python -m scripts.train --resume runs/gaitprop/sq4-gait/20260101-120000-abcdef
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +22,12 @@ from shared.errors import UsageError, check_choice
 def main(argv: Sequence[str]) -> None:
     """Parse, train, report."""
     request = cli.parse(argv, systems.EXPERIMENTS, prog="python -m scripts.train")
+    path = run(request)
+    print(f"figures: python -m scripts.plot {path}")
+
+
+def run(request: cli.Request) -> Path:
+    """Train what is asked for, print the table, return the run directory."""
     options = request.options
     # Before anything uses a device.
     if options.devices is not None:
@@ -33,19 +40,19 @@ def main(argv: Sequence[str]) -> None:
         analyses = systems.load(request.system, "analysis").ANALYSES
         work = analyses[request.experiment.name]
     configs = members(request.experiment.configs, options.seeds)
-    with open_run(request, configs) as run:
+    with open_run(request, configs) as opened:
         devices = options.devices or 1
         try:
             summaries = work(
-                configs, data_dir=options.data_dir, devices=devices, run=run
+                configs, data_dir=options.data_dir, devices=devices, run=opened
             )
         except UsageError:
-            run.discard()
+            opened.discard()
             raise
-        finish(run, summaries)
-    print(report.table([run.path]))
-    print(f"run: {run.path}")
-    print(f"figures: python -m scripts.plot {run.path}")
+        finish(opened, summaries)
+    print(report.table([opened.path]))
+    print(f"run: {opened.path}")
+    return opened.path
 
 
 def members(configs: Sequence[Any], seeds: int) -> list[Any]:

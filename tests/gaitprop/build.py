@@ -14,7 +14,7 @@ def batch(key, rows, config):
 
 
 def network(key, config, noise=0.0):
-    """Return parameters with biases; `noise` moves the kernels from where they start."""
+    """Return parameters with biases and kernels moved by `noise` from their start."""
     params = []
     for i, layer in enumerate(networks.init(key, config)):
         one, two = jax.random.split(jax.random.fold_in(key, 10 + i))
