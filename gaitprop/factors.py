@@ -51,7 +51,7 @@ def invert(kernels: Float[Array, "*layers n n"]) -> Float[Array, "*layers n n"]:
 
 
 def by_width(
-    fn: Callable[[Array], Any], kernels: Sequence[Float[Array, "n m"]]
+    fn: Callable[[Array], Any], kernels: Sequence[Float[Array, "_ _"]]
 ) -> list[Any]:
     """Apply `fn` to stacks `[layers, n, m]` of the kernels that share a shape.
 

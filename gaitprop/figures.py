@@ -307,7 +307,7 @@ def orthogonality(paths: Sequence[Path]):
                 title="" if row else label,
                 legend="inside" if column == 0 and row == 0 else "none",
                 # Condition numbers near 1 are unreadable on a logarithmic axis.
-                log_y=axis.dataLim.ymax > 20 * axis.dataLim.ymin,
+                log_y=bool(axis.dataLim.ymax > 20 * axis.dataLim.ymin),
             )
     return figure
 

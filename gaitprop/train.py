@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gaitprop import diagnostics, networks, rules
+from gaitprop import diagnostics, networks, rules, upstream
 from gaitprop.experiments import Config
 from gaitprop.optimizer import make_optimizer
 from shared import checkpoint, chunk, data, parallel, runs, sweep, training
@@ -21,6 +21,9 @@ from shared.errors import UsageError
 
 DTYPES = ("float32", "float64")
 """Types of numbers that the solvers of linear systems take."""
+
+RECORDED = ("train/accuracy", "train/mse", "test/accuracy", "test/mse")
+"""What goes into the series files of the published program, in their order."""
 
 ACCURACIES = ("train/accuracy", "valid/accuracy", "test/accuracy")
 
@@ -238,6 +241,39 @@ def updates(path: str | Path, *, data_dir: str | Path | None = None) -> list[Upd
         own, bp = ([np.asarray(g["kernel"]) for g in grads] for grads in pair)
         found.append(Updates(static.algorithm, own, bp))
     return found
+
+
+def export(
+    path: str | Path, directory: str | Path, *, data_dir: str | Path | None = None
+) -> list[Path]:
+    """Write the members of a run in the file layout of the published program.
+
+    Its loss files get the squared error summed over classes, which is what the
+    networks minimise; the numbers that the published program wrote there are not.
+
+    Returns:
+        The folders, one per member.
+
+    Raises:
+        UsageError: if the run is not whole, or the layout cannot hold it.
+    """
+    path = Path(path)
+    places = runs.members(path) or [path]
+    folders = {}
+    for _, indices, _, _, train_state in _restored(path, data_dir):
+        for m, index in enumerate(indices):
+            params = train_state.params
+            if len(indices) > 1:
+                params = jax.tree.map(lambda leaf: leaf[m], params)  # noqa: B023
+            config = from_dict(Config, runs.read_config(places[index])["config"])
+            records = runs.read_metrics(places[index])
+            series = {
+                name: [r[metric] for r in records if metric in r]
+                for name, metric in zip(upstream.SERIES, RECORDED, strict=True)
+            }
+            settings = upstream.settings_of(config)
+            folders[index] = upstream.export(directory, settings, params, series)
+    return [folders[index] for index in sorted(folders)]
 
 
 def _restored(path: str | Path, data_dir: str | Path | None) -> Iterator[tuple]:

@@ -141,7 +141,8 @@ def export(
         The folder.
 
     Raises:
-        UsageError: if a series is missing or a kernel is not square.
+        UsageError: if a series is missing, a kernel is not square, or the folder is
+            there already (names leave out gamma and the number of epochs).
     """
     for name in SERIES:
         if name not in series:
@@ -151,7 +152,9 @@ def export(
         if rows != columns:
             raise UsageError("kernel", (rows, columns), "a square kernel")
     folder = Path(directory) / folder_name(settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        raise UsageError("directory", str(folder), "one that does not exist yet")
+    folder.mkdir(parents=True)
     for name in SERIES:
         np.savetxt(folder / f"{name}.txt", np.asarray(series[name], np.float64))
     for i, layer in enumerate(params):

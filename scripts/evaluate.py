@@ -1,4 +1,4 @@
-"""Evaluate a run: python -m scripts.evaluate RUN [--data-dir DIR].
+"""Evaluate a run: python -m scripts.evaluate RUN [--data-dir DIR] [--export DIR].
 
 The last whole checkpoint is evaluated; prints one JSON object per member.
 """
@@ -22,10 +22,13 @@ class Options:
     Attributes:
         path: the run directory.
         data_dir: where the data sets lie (default: as in training).
+        export: also write the networks here, in the file layout of the original
+            program of the system.
     """
 
     path: Path
     data_dir: Path | None = None
+    export: Path | None = None
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,6 +40,9 @@ def main(argv: Sequence[str]) -> None:
     system = systems.load(stored["system"], "train")
     for record in system.evaluate(options.path, data_dir=data_dir):
         print(json.dumps(record))
+    if options.export is not None:
+        for folder in system.export(options.path, options.export, data_dir=data_dir):
+            print(f"exported: {folder}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_command_passes_a_file_of_another_name(tmp_path, capsys):
     (
         ({"y": np.ones((5, 9))}, "FAILED other_name float64 y:"),
         ({"y": np.full((5, 9), np.nan)}, "FAILED other_name float64 y:"),
-        ({"y": np.ones((9, 5))}, "FAILED other_name float64 y:"),
+        ({"y_inverted": np.ones((9, 5))}, "FAILED other_name float64 y_inverted:"),
         ({"surprise": np.ones(3)}, "nobody compares surprise"),
         ({"act": None}, "no case handles this file"),
     ),

@@ -1,9 +1,16 @@
 """Small networks and batches for tests."""
 
+import functools
+
 import jax
 from jax import numpy as jnp
 
 from gaitprop import networks, rules
+
+quick = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+"""Compiles fast: tests run a program once."""
 
 
 def batch(key, rows, config):
@@ -32,7 +39,7 @@ def network(key, config, noise=0.0):
 def updates(params, x, labels, config, hyper):
     """Return gradients and figures of the rule of `config`, compiled."""
 
-    @jax.jit
+    @quick
     def run(params, x, labels, hyper):
         state = rules.init_rule_state(jax.random.key(3), params, config, hyper)
         grads, (_, info) = rules.gradients(params, state, x, labels, hyper, config)
@@ -44,7 +51,7 @@ def updates(params, x, labels, config, hyper):
 def errors(params, x, labels, config, hyper):
     """Return the errors of the rule of `config`, compiled."""
 
-    @jax.jit
+    @quick
     def run(params, x, labels, hyper):
         state = rules.init_rule_state(jax.random.key(3), params, config, hyper)
         h = networks.forward(params, x, config)

@@ -131,3 +131,27 @@ def test_roundoff_of_the_published_form_grows_with_depth_and_ours_does_not():
     assert deep["subtract64"] > 1e3 * shallow["subtract64"]
     assert deep["subtract32"] > 1
     assert max(shallow["difference32"], deep["difference32"]) < 1e-3
+
+
+def test_export_in_the_published_layout_reads_back(tmp_path, monkeypatch, trained):
+    from gaitprop import upstream
+
+    # The published program knew no digits; the layout does not care.
+    monkeypatch.setitem(upstream.DATASETS, "digits", "MNIST")
+    path, members, _ = trained
+    square_run = run_for(
+        tmp_path, [dataclasses.replace(BASE, widths=square(1, 64), steps=30)]
+    )
+    with square_run as run:
+        config = dataclasses.replace(BASE, widths=square(1, 64), steps=30)
+        train.train([config], run=run, progress=False)
+        (folder,) = train.export(run.path, tmp_path / "out")
+    assert folder.name == "MNIST_GAIT_OrthoInit_0.1OrthoReg_1Seed_0.001LR_1L"
+    found = upstream.load(folder)
+    (updates,) = train.updates(run.path)
+    assert len(found.params) == len(updates.own) == 2
+    records = runs.read_metrics(run.path)
+    accuracies = [r["test/accuracy"] for r in records if "test/accuracy" in r]
+    np.testing.assert_allclose(found.series["test_acc"], accuracies)
+    with pytest.raises(UsageError, match="does not exist yet"):
+        train.export(run.path, tmp_path / "out")
