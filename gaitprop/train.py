@@ -22,6 +22,8 @@ from shared.errors import UsageError
 DTYPES = ("float32", "float64")
 """Types of numbers that the solvers of linear systems take."""
 
+REMEDY = "Try --ortho-weight, a smaller --learning-rate, or --algorithm bp."
+
 RECORDED = ("train/accuracy", "train/mse", "test/accuracy", "test/mse")
 """What goes into the series files of the published program, in their order."""
 
@@ -156,9 +158,11 @@ def _train_group(
     )
     steps = static.steps or static.epochs * batches.per_epoch
     first = batching.slice_rows(dataset.train, 0, static.batch_size)
-    fitted = training.fit(
+    start = _start(program, hyper, many)
+    fit = functools.partial(
+        training.fit,
         program,
-        _start(program, hyper, many),
+        start,
         dataset.train,
         batches,
         steps=steps,
@@ -175,6 +179,13 @@ def _train_group(
         progress=progress,
         label=f"{static.algorithm} x{len(indices)}" if many else static.algorithm,
     )
+    try:
+        fitted = fit()
+    except FloatingPointError as error:
+        restored = checkpoints and checkpoint.restore(checkpoints, start)
+        params = (restored[1] if restored else start).params
+        cause = diagnostics.find_singular(params) or "no kernel was singular before"
+        raise FloatingPointError(f"{error}; {cause}. {REMEDY}") from error
     seconds = time.monotonic() - started
     return [
         summarise(

@@ -122,7 +122,8 @@ def make_train_step(
             norm before clipping is then the metric `gradient_norm`.
         accumulate: micro-batches that a batch is cut into; gradients and metrics are
             averaged over them, the state passes from one to the next.
-        axis_name: mesh axis over which gradients and metrics are averaged.
+        axis_name: mesh axis over which gradients, metrics and the numbers in the
+            state are averaged, so that all devices go on from the same state.
 
     Raises:
         UsageError: if `accumulate` or `clip_norm` is not positive, or (at trace time)
@@ -150,6 +151,7 @@ def make_train_step(
         grads, (state, metrics) = gradients(params, state, batch, key, hyper)
         if axis_name is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+            state = _mean_state(state, axis_name)
         if clip_norm is not None:
             norm = optax.tree.norm(grads)
             scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
@@ -160,6 +162,16 @@ def make_train_step(
         return TrainState(params, state, opt_state, count + 1, base, hyper), metrics
 
     return step
+
+
+def _mean_state(state: PyTree, axis_name: str) -> PyTree:
+    """Average the floating-point leaves over devices; counts and keys agree anyway."""
+
+    def mean(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jax.lax.pmean(leaf, axis_name) if floating else leaf
+
+    return jax.tree.map(mean, state)
 
 
 def _micro_batches(batch: PyTree, parts: int) -> list[PyTree]:

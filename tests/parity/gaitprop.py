@@ -159,12 +159,19 @@ def _updates(npz, params, x, labels):
     info = meta(npz)
 
     @functools.cache
-    def ascent(rule, gamma, lam):
-        changes = {"algorithm": rule, "ortho_weight": lam}
-        changes |= {} if gamma is None else {"gamma": gamma}
-        config, hyper = _settings(info, params, **changes)
+    def plain(rule, gamma):
+        chosen = {} if gamma is None else {"gamma": gamma}
+        config, hyper = _settings(info, params, algorithm=rule, **chosen)
         state = rules.init_rule_state(jax.random.key(0), params, config, hyper)
-        grads, _ = rules.gradients(params, state, x, labels, hyper, config)
+        return rules.gradients(params, state, x, labels, hyper, config)[0]
+
+    @functools.cache
+    def ascent(rule, gamma, lam):
+        grads = plain(rule, gamma)
+        if lam:
+            config, hyper = _settings(info, params, ortho_weight=lam)
+            weight = hyper["ortho_weight"]
+            grads = rules.add_regulariser(grads, params, weight, config)
         return jax.tree.map(jnp.negative, grads)
 
     ours = {}

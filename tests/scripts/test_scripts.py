@@ -104,4 +104,5 @@ def test_divergence_is_one_line_and_status_1(tmp_path, capsys):
     status = cli.run_main(train.main, [*arguments, "--out", str(tmp_path)])
     captured = capsys.readouterr().err
     assert status == 1 and captured.count("\n") == 1
-    assert "non-finite at step" in captured and "last good checkpoint: none" in captured
+    for words in ("non-finite at step", "last good checkpoint: none", "--learning-rate"):
+        assert words in captured
