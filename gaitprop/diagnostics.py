@@ -1,7 +1,6 @@
 """Statistics of outputs, updates and kernels."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -119,7 +118,7 @@ def kernel_statistics(kernel: Float[Array, "n m"]) -> dict[str, Array]:
 
 
 def find_singular(params: Params) -> str | None:
-    """Name the inverted kernels that cannot be inverted at their precision .
+    """Name the inverted kernels that cannot be inverted at their precision.
 
     Layer 1 is never inverted, so its kernel may be singular.
 
@@ -137,22 +136,3 @@ def find_singular(params: Params) -> str | None:
         if not condition * epsilon < CONDITION_LIMIT:
             found.append(f"layer {number} (condition number {condition:.1e})")
     return f"singular kernel: {', '.join(found)}" if found else None
-
-
-def check_invertible(params: Params, config: Any) -> None:
-    """Raise a UsageError if the rule inverts kernels and one of them is singular.
-
-    Args:
-        params: parameters, concrete arrays.
-        config: for `algorithm` and `inverse`.
-    """
-    if config.algorithm in ("bp", "feedback_alignment") or config.inverse != "exact":
-        return
-    message = find_singular(params)
-    if message is not None:
-        raise UsageError(
-            "kernel",
-            message,
-            "kernels that can be inverted",
-            "Use the orthogonality regulariser, a smaller learning rate, or BP.",
-        )

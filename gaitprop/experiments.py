@@ -42,14 +42,15 @@ class Config:
         inverse: exact; learned alongside the network from the exact one on; or
             learned_random, from random matrices on.
         solver: how the exact inverse of a kernel is applied to errors.
+        tolerance: largest relative residual that the solver refine leaves.
         gamma: size of GAIT-prop's nudge towards the target; 0 takes the limit.
         ortho_weight: strength of the orthogonality regulariser; 0 leaves it out.
         ortho_target: offdiag (rows orthogonal) or identity (rows orthonormal).
         loss: squared, or cross_entropy on the softmax of the class units.
         reduction: mean or sum over the images of a batch.
         linear_output: leave the transfer function out in the last layer.
-        first_layer: square, or rectangular (it is never inverted and may read more
-            inputs than it has units).
+        first_layer: square, or rectangular (it is never inverted, reads all inputs,
+            and may have more units than there are inputs or fewer).
         init: orthogonal or glorot_normal kernels.
         optimizer: adam_nodebias (as published), adam or sgd.
         learning_rate: step size.
@@ -78,6 +79,7 @@ class Config:
     form: str = "difference"
     inverse: str = "exact"
     solver: str = "refine"
+    tolerance: float = traced(1e-5)
     gamma: float = traced(1e-3, zero_is_static=True)
     ortho_weight: float = traced(0.0, zero_is_static=True)
     ortho_target: str = "offdiag"
@@ -118,6 +120,7 @@ class Config:
         check_range("leaky_slope", self.leaky_slope, low=0, high=1, low_open=True)
         check_range("gamma", self.gamma, low=0, high=1)
         check_range("ortho_weight", self.ortho_weight, low=0)
+        check_range("tolerance", self.tolerance, low=0, high=1, low_open=True)
         check_range("learning_rate", self.learning_rate, low=0, low_open=True)
         check_range("beta1", self.beta1, low=0, high=1, high_open=True)
         check_range("beta2", self.beta2, low=0, high=1, high_open=True)
@@ -128,20 +131,22 @@ class Config:
             check_range(name, getattr(self, name), low=0)
         check_range("valid_size", self.valid_size, low=0)
         check_range("seed", self.seed, low=0, high=2**31 - 1)
-        _check_widths(self.widths, self.classes, PIXELS[self.dataset])
+        _check_widths(self)
         if self.form == "subtract" and self.gamma == 0 and self.algorithm != "tp":
             raise UsageError("gamma", 0, "> 0 with form subtract")
-        if self.form == "subtract" and self.inverse != "exact":
-            raise UsageError("inverse", self.inverse, "exact with form subtract")
 
 
-def _check_widths(widths: tuple[int, ...], classes: int, pixels: int) -> None:
-    if len(widths) < 2 or any(b > a for a, b in zip(widths, widths[1:], strict=False)):
+def _check_widths(config: Config) -> None:
+    widths, pixels = config.widths, PIXELS[config.dataset]
+    # A rectangular first layer may have more units than inputs.
+    falling = widths[1:] if config.first_layer == "rectangular" else widths
+    steps = zip(falling, falling[1:], strict=False)
+    if len(widths) < 2 or any(b > a for a, b in steps):
         raise UsageError("widths", widths, "two or more widths that never grow")
     if widths[0] != pixels:
         raise UsageError("widths", widths, f"{pixels} first, the pixels of an image")
-    if widths[-1] < classes:
-        raise UsageError("widths", widths, f"a last width >= classes ({classes})")
+    if widths[-1] < config.classes:
+        raise UsageError("widths", widths, f"a last width >= classes ({config.classes})")
 
 
 def scaled(config: Config, scale: Literal["smoke", "small", "paper"]) -> Config:

@@ -19,11 +19,13 @@ NAMES = {
     "gait_adaptive": "GAIT-prop, adaptive",
     "feedback_alignment": "feedback alignment",
 }
-# What a panel or an axis shows already, or what says nothing about learning.
+# What says nothing about learning.
 NOT_IN_LABELS = (
-    "seed dataset widths transfer classes epochs steps eval_every "
-    "eval_train_rows checkpoint_every batch_size diagnose solver valid_size"
+    "seed classes epochs steps eval_every eval_train_rows checkpoint_every "
+    "batch_size diagnose solver valid_size"
 ).split()
+PLACE = ("dataset", "widths", "transfer")
+"""Settings that say which network learned which data."""
 
 
 class Member(NamedTuple):
@@ -45,18 +47,33 @@ def collect(paths: Sequence[Path]) -> list[Member]:
     return found
 
 
-def by_label(members: Sequence[Member]) -> dict[str, list[Member]]:
-    """Group members under short names: the rule, and what else tells them apart."""
+def by_label(
+    members: Sequence[Member], shown: Sequence[str] = ()
+) -> dict[str, list[Member]]:
+    """Group members under short names: the rule, and what else tells them apart.
+
+    Args:
+        members: trained networks.
+        shown: settings that the figure shows in another way.
+    """
     if not members:
         return {}
     settings = [member.config for member in members]
-    fields = runs.telling_fields(settings, first=["algorithm"], ignore=NOT_IN_LABELS)
+    first, ignored = ["algorithm", *PLACE], [*NOT_IN_LABELS, *shown]
+    fields = runs.telling_fields(settings, first=first, ignore=ignored)
     groups: dict[str, list[Member]] = {}
     for member in sorted(members, key=lambda m: ORDER.index(m.config["algorithm"])):
-        more = [f"{f} {member.config[f]}" for f in fields if f != "algorithm"]
+        more = [_named(f, member.config) for f in fields if f != "algorithm"]
         name = ", ".join([NAMES[member.config["algorithm"]], *more])
         groups.setdefault(name, []).append(member)
     return groups
+
+
+def _named(field: str, config: dict[str, Any]) -> str:
+    if field == "widths":
+        return _shape(config)
+    value = config[field]
+    return value if field in PLACE else f"{field} {value}"
 
 
 def series(
@@ -81,12 +98,15 @@ def series(
 
 def network(config: dict[str, Any]) -> str:
     """Name a network by its shape and transfer function."""
-    widths = config["widths"]
-    hidden = len(widths) - 2
-    shape = f"{hidden} hidden layer{'' if hidden == 1 else 's'}"
-    if _is_tower(config):
-        shape = f"tower {'-'.join(map(str, widths))}"
+    shape = _shape(config)
     return f"{shape}, linear" if _is_linear(config) else shape
+
+
+def _shape(config: dict[str, Any]) -> str:
+    if _is_tower(config):
+        return f"tower {'-'.join(map(str, config['widths']))}"
+    hidden = len(config["widths"]) - 2
+    return f"{hidden} hidden layer{'' if hidden == 1 else 's'}"
 
 
 def _is_linear(config: dict[str, Any]) -> bool:
@@ -105,19 +125,18 @@ def learning_curves(
     members = [m for m in members if "test/accuracy" in m.records[-1]]
     if where is not None:
         members = [m for m in members if where(m.config)]
-    panels: dict[str, list[Member]] = {}
-    for member in members:
-        title = f"{member.config['dataset']}: {network(member.config)}"
-        panels.setdefault(title, []).append(member)
+    panels = list(dict.fromkeys(_title(m.config) for m in members))
     if not panels:
         raise NothingToDraw("no run with test accuracies of such a network")
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure, axes = plotting.figure(rows, columns, width=5.2, height=3.8)
-    labels = list(by_label(members))
-    for axis, (title, inside) in zip(axes.flat, panels.items(), strict=False):
-        for label, group in by_label(inside).items():
-            colour = plotting.colour(label, labels) if label in labels else None
+    groups = by_label(members, shown=PLACE)
+    for axis, title in zip(axes.flat, panels, strict=False):
+        for label, everywhere in groups.items():
+            group = [m for m in everywhere if _title(m.config) == title]
+            if not group:
+                continue
             for split, dashed in (("train", False), ("test", True)):
                 x, mean, sd = series(group, f"{split}/accuracy")
                 plotting.line_with_band(
@@ -126,7 +145,7 @@ def learning_curves(
                     100 * mean,
                     100 * sd if len(group) > 1 else None,
                     label=f"{label}, {split}",
-                    colour=colour or plotting.PALETTE[0],
+                    colour=plotting.colour(label, list(groups)),
                     dashed=dashed,
                 )
         plotting.describe(
@@ -135,6 +154,10 @@ def learning_curves(
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     return figure
+
+
+def _title(config: dict[str, Any]) -> str:
+    return f"{config['dataset']}: {network(config)}"
 
 
 def _ends(members: Sequence[Member], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -171,18 +194,17 @@ def grid(paths: Sequence[Path]):
     weights = sorted({m.config["ortho_weight"] for m in members})
     if len(rates) < 2 or len(weights) < 2:
         raise NothingToDraw("needs runs of several learning rates and ortho_weights")
-    rules = [r for r in ORDER if any(m.config["algorithm"] == r for m in members)]
+    groups = by_label(members, shown=("learning_rate", "ortho_weight"))
     width, height = 1.4 + 0.75 * len(rates), 1.2 + 0.4 * len(weights)
-    figure, axes = plotting.figure(2, len(rules), width=width, height=height)
-    for column, rule in enumerate(rules):
+    figure, axes = plotting.figure(2, len(groups), width=width, height=height)
+    for column, (label, group) in enumerate(groups.items()):
         values = np.full((2, len(weights), len(rates)), np.nan)
         for i, weight in enumerate(weights):
             for j, rate in enumerate(rates):
                 cell = [
                     m
-                    for m in members
-                    if m.config["algorithm"] == rule
-                    and m.config["learning_rate"] == rate
+                    for m in group
+                    if m.config["learning_rate"] == rate
                     and m.config["ortho_weight"] == weight
                 ]
                 if cell:
@@ -200,7 +222,7 @@ def grid(paths: Sequence[Path]):
                 high=100,
                 digits=1,
             )
-            title = f"{NAMES[rule]}, {kind}"
+            title = f"{label}, {kind}"
             plotting.describe(axis, x="learning rate", y="ortho_weight", title=title)
     return figure
 
@@ -213,7 +235,7 @@ def depth(paths: Sequence[Path]):
     if len(depths) < 2:
         raise NothingToDraw("needs runs of several depths")
     figure, axes = plotting.figure(width=5.2, height=3.8)
-    groups = by_label(members)
+    groups = by_label(members, shown=("widths",))
     for label, group in groups.items():
         stacks = [
             [m for m in group if len(m.config["widths"]) - 2 == d] for d in depths

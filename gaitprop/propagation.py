@@ -273,7 +273,7 @@ def init_state(key: Array, params: Params, config: Any, hyper: Any) -> Any:
     else:
         keys = jax.random.split(key, len(params))[1:]
         learned = tuple(
-            layers.init(k, *layer["kernel"].shape, config.init)
+            layers.init(k, len(layer["bias"]), len(layer["bias"]), config.init)
             for k, layer in zip(keys, above, strict=True)
         )
     opt_state = make_optimizer(config.optimizer)(hyper).init(learned)

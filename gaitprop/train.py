@@ -73,14 +73,17 @@ def make_probe(
 ) -> Callable[[training.TrainState], dict[str, Array]]:
     """Return `train_state -> {"layerN/statistic": value}`, on one fixed batch.
 
-    The statistics are the angle of the update to that of BP in degrees, and how far
-    the kernel is from orthogonal.
+    The statistics are the angle of the update to that of BP in degrees, how far the
+    kernel is from orthogonal, and for rules that nudge activities the share of units
+    that change sign.
     """
 
     def probe(train_state: training.TrainState) -> dict[str, Array]:
         columns = diagnostics.orthogonality(train_state.params)
-        own, bp = _updates(static, batch, scale, train_state)
+        own, bp, info = _updates(static, batch, scale, train_state)
         columns["angle"] = diagnostics.angles(own, bp)
+        if "sign_changes" in info:
+            columns["sign_changes"] = info["sign_changes"]
         return {
             f"layer{i + 1}/{name}": values[i]
             for name, values in columns.items()
@@ -92,17 +95,18 @@ def make_probe(
 
 def _updates(
     static: Any, batch: data.Split, scale: int, train_state: training.TrainState
-) -> tuple[networks.Params, networks.Params]:
-    """Return the gradients of the rule and of BP, without the regulariser."""
+) -> tuple[networks.Params, networks.Params, dict[str, Array]]:
+    """Return the rule's and BP's gradients, unregularised, and the rule's figures."""
     params, rule_state, hyper = train_state[0], train_state[1], train_state.hyper
     activities = networks.forward(params, inputs(batch.images, scale), static)
     target = networks.output_target(activities[-1], batch.labels, static)
 
     def gradients(rule):
-        errors, *_ = rule(params, rule_state, activities, target, hyper, static)
-        return rules.data_gradients(params, errors, activities, static)
+        errors, _, info = rule(params, rule_state, activities, target, hyper, static)
+        return rules.data_gradients(params, errors, activities, static), info
 
-    return gradients(rules.RULES[static.algorithm]), gradients(rules.bp)
+    own, info = gradients(rules.RULES[static.algorithm])
+    return own, gradients(rules.bp)[0], info
 
 
 def train(
@@ -148,7 +152,7 @@ def _train_group(
     started = time.monotonic()
     many = len(indices) > 1
     dataset = data.load(static.dataset, data_dir, valid_size=static.valid_size)
-    _check_pixels(static, dataset)
+    _check_fits(static, dataset)
     mesh = parallel.mesh(devices, axis="member" if many else "data")
     axis_name = "data" if devices > 1 and not many else None
     scale = dataset.info.scale
@@ -249,7 +253,7 @@ def updates(path: str | Path, *, data_dir: str | Path | None = None) -> list[Upd
         pair = jax.jit(functools.partial(_updates, static, batch, dataset.info.scale))(
             train_state
         )
-        own, bp = ([np.asarray(g["kernel"]) for g in grads] for grads in pair)
+        own, bp = ([np.asarray(g["kernel"]) for g in grads] for grads in pair[:2])
         found.append(Updates(static.algorithm, own, bp))
     return found
 
@@ -321,12 +325,15 @@ def _start(program: training.Program, hyper: dict, many: bool) -> training.Train
     return jax.jit(start)({name: values[0] for name, values in hyper.items()})
 
 
-def _check_pixels(static: Any, dataset: data.Dataset) -> None:
+def _check_fits(static: Any, dataset: data.Dataset) -> None:
     height, width, channels = dataset.info.shape
     pixels = height * width * channels
     if static.widths[0] != pixels:
         allowed = f"{pixels} first, the pixels of {static.dataset}"
         raise UsageError("widths", static.widths, allowed)
+    if static.classes < dataset.info.classes:
+        allowed = f"at least the {dataset.info.classes} of {static.dataset}"
+        raise UsageError("classes", static.classes, allowed)
 
 
 def _splits(dataset: data.Dataset, rows: int) -> dict[str, data.Split]:

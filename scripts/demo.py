@@ -17,6 +17,9 @@ ARGUMENTS = "gaitprop digits-rules --seeds 3 --out demo".split()
 
 def main(argv: Sequence[str]) -> None:
     """Train, then draw."""
+    if list(argv) in (["-h"], ["--help"]):
+        print(__doc__)
+        return
     if argv:
         raise UsageError("arguments", " ".join(argv), "none; see scripts.train")
     print("Back-propagation, GAIT-prop and target-prop on 8x8 digits, 3 seeds each.")

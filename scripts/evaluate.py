@@ -13,6 +13,7 @@ import jax
 
 from scripts import systems
 from shared import cli, runs
+from shared.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Options:
     """Evaluate the last checkpoint of a run on its data set.
 
     Attributes:
-        path: the run directory.
+        path: the run directory, or that of a member.
         data_dir: where the data sets lie (default: as in training).
         export: also write the networks here, in the file layout of the original
             program of the system.
@@ -38,8 +39,14 @@ def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_enable_x64", stored["options"]["dtype"] == "float64")
     data_dir = options.data_dir or stored["options"]["data_dir"]
     system = systems.load(stored["system"], "train")
-    for record in system.evaluate(options.path, data_dir=data_dir):
-        print(json.dumps(record))
+    member = stored.get("member")
+    if member is not None and options.export is not None:
+        raise UsageError("--export", str(options.path), "a whole run, not a member")
+    # The members of a run share its checkpoints.
+    whole = options.path if member is None else options.path.resolve().parents[1]
+    for record in system.evaluate(whole, data_dir=data_dir):
+        if member in (None, record["member"]):
+            print(json.dumps(record))
     if options.export is not None:
         for folder in system.export(options.path, options.export, data_dir=data_dir):
             print(f"exported: {folder}")

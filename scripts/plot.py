@@ -56,6 +56,12 @@ def draw(
         except plotting.NothingToDraw as missing:
             print(f"{name}: skipped, {missing.reason}")
             continue
+        except UsageError as error:
+            if names:
+                raise
+            # It needs a checkpoint or data that are not there; the others may not.
+            print(f"{name}: skipped, {error}")
+            continue
         png, *_ = plotting.save(figure, out / name)
         print(f"{name}: {png}")
         drawn += 1

@@ -83,7 +83,10 @@ def _pooled(summaries: Sequence[dict[str, Any] | None]) -> dict[str, str]:
 def _spread(values: Sequence[float], name: str) -> str:
     """Return mean +- standard deviation, accuracies in percent."""
     percent = "accuracy" in name
+    whole = all(isinstance(value, int) for value in values)
     scale, digits = (100, "{:.2f}") if percent else (1, "{:.4g}")
+    if whole and min(values) == max(values):
+        return str(values[0])
     text = digits.format(scale * np.mean(values))
     if max(values) > min(values):
         text += " ± " + digits.format(scale * np.std(values))

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from shared import runs
-from shared.errors import check_choice
+from shared.errors import UsageError, check_choice
 
 PACKAGES = {"gaitprop": "gaitprop"}
 
@@ -24,7 +24,13 @@ def load(system: str, part: str) -> ModuleType:
 
 
 def runs_by_system(paths: list[Path]) -> dict[str, list[Path]]:
-    """Find the runs at and below some paths, grouped by system."""
+    """Find the runs at and below some paths, grouped by system.
+
+    Raises:
+        UsageError: for no path, or one without a run.
+    """
+    if not paths:
+        raise UsageError("arguments", "", "a run directory, or a directory of runs")
     found: dict[str, list[Path]] = {}
     for path in paths:
         for run in runs.find(path):

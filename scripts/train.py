@@ -8,7 +8,7 @@ python -m scripts.train --resume runs/gaitprop/sq4-gait/20260101-120000-abcdef
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,8 @@ def run(request: cli.Request) -> Path:
         work = analyses[request.experiment.name]
     configs = members(request.experiment.configs, options.seeds)
     with open_run(request, configs) as opened:
-        devices = options.devices or 1
-        try:
-            summaries = work(
-                configs, data_dir=options.data_dir, devices=devices, run=opened
-            )
-        except UsageError:
-            opened.discard()
-            raise
-        finish(opened, summaries)
+        if not is_done(opened.path):
+            carry_out(work, configs, options, opened)
     print(report.table([opened.path]))
     print(f"run: {opened.path}")
     return opened.path
@@ -78,6 +71,33 @@ def open_run(request: cli.Request, configs: Sequence[Any]) -> runs.Run:
         dataclasses.asdict(options),
         members=written if len(written) > 1 else None,
     )
+
+
+def is_done(path: Path) -> bool:
+    """Tell whether a run has nothing left to do."""
+    summary = runs.read_summary(path)
+    return summary is not None and summary.get("status") == "done"
+
+
+def carry_out(
+    work: Callable[..., Sequence[dict[str, Any]]],
+    configs: Sequence[Any],
+    options: cli.RunOptions,
+    run: runs.Run,
+) -> None:
+    """Train or analyse, and write the summaries, of a single failure too."""
+    devices = options.devices or 1
+    try:
+        summaries = work(configs, data_dir=options.data_dir, devices=devices, run=run)
+    except UsageError:
+        if options.resume is None:
+            run.discard()
+        raise
+    except FloatingPointError as error:
+        if len(configs) == 1:
+            run.finish({"status": f"failed: {str(error).partition(';')[0]}"})
+        raise
+    finish(run, summaries)
 
 
 def finish(run: runs.Run, summaries: Sequence[dict[str, Any]]) -> None:

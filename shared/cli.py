@@ -151,7 +151,8 @@ def run_main(
         return 1
     except UsageError as error:
         return _report("error", error, 2)
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:
+        # An OSError that gets here names a file: a full disk, a lost permission.
         return _report("error", error, 1)
     except KeyboardInterrupt as error:
         notes = "; ".join(getattr(error, "__notes__", ()))

@@ -109,8 +109,8 @@ class Run:
         if not self._may_write():
             return
         for path, values in zip(self.members, member_summaries, strict=True):
-            _write(path / "summary.json", _dumps(values, indent=1))
-        _write(self.path / "summary.json", _dumps(summary, indent=1))
+            write_text(path / "summary.json", _dumps(values, indent=1))
+        write_text(self.path / "summary.json", _dumps(summary, indent=1))
 
     def discard(self) -> None:
         """Remove a run in which nothing has happened yet; keep any other."""
@@ -191,10 +191,10 @@ def create(
             (directory / "figures").mkdir(parents=True)
             (directory / "metrics.jsonl").touch()
             own = {**document, "member": index, "config": dict(member)}
-            _write(directory / "config.json", _dumps(own, indent=1))
+            write_text(directory / "config.json", _dumps(own, indent=1))
         (path / "metrics.jsonl").touch()
         whole = {**document, "members": len(members or ()), "config": dict(config)}
-        _write(path / "config.json", _dumps(whole, indent=1))
+        write_text(path / "config.json", _dumps(whole, indent=1))
     except OSError as error:
         raise _unwritable(path, error) from error
     _wait()
@@ -205,8 +205,8 @@ def open(path: str | os.PathLike, *, lock: bool = True) -> Run:
     """Open an existing run, to go on with it or (`lock=False`) to read only.
 
     Raises:
-        UsageError: for a directory that is no run, was written by a newer version, is
-            in use by another process, or cannot be written.
+        UsageError: for a directory that is no run, lacks members, was written by a
+            newer version, is in use by another process, or cannot be written.
     """
     path = Path(path).absolute()
     config = read_config(path)
@@ -214,6 +214,10 @@ def open(path: str | os.PathLike, *, lock: bool = True) -> Run:
         raise UsageError(
             "run directory", str(path), "a whole run", "Resume the run it belongs to."
         )
+    found, expected = len(members(path)), config.get("members", 0)
+    if lock and found != expected:
+        allowed = f"a run with all its {expected} members (it has {found})"
+        raise UsageError("run directory", str(path), allowed)
     for name in config["options"].get("sinks") or () if lock else ():
         sinks.check(name)
     held = _lock(path) if lock and _is_first_process() else None
@@ -262,16 +266,25 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def read_summary(path: str | os.PathLike) -> dict[str, Any] | None:
-    """Return the summary of a run or member, None while it is not finished."""
+    """Return the summary of a run or member, None while it is not finished.
+
+    Raises:
+        UsageError: for a file that is no JSON object.
+    """
     file = Path(path) / "summary.json"
     if not file.is_file():
         return None
-    return {k: _number(v) for k, v in json.loads(file.read_text()).items()}
+    try:
+        return {k: _number(v) for k, v in json.loads(file.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        raise UsageError("summary.json", str(file), "a JSON object") from error
 
 
 def members(path: str | os.PathLike) -> list[Path]:
     """Return the directories of a run's members, none for a single run."""
-    return sorted(p.parent for p in Path(path).glob("members/*/config.json"))
+    found = [p.parent for p in Path(path).glob("members/*/config.json")]
+    # By number: member 1000 comes after member 999.
+    return sorted(found, key=lambda p: (len(p.name), p.name))
 
 
 def find(path: str | os.PathLike) -> list[Path]:
@@ -285,7 +298,8 @@ def find(path: str | os.PathLike) -> list[Path]:
         if "config.json" in files:
             found.append(Path(directory))
             folders.clear()
-        folders.sort()
+        # Members of a directory that is no run are what a kill at its creation left.
+        folders[:] = sorted(name for name in folders if name != "members")
     if not found:
         raise UsageError("run directory", str(path), "a run, or a directory of runs")
     return found
@@ -318,12 +332,22 @@ def telling_fields(
     return chosen
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one go: readers see the old text or the new, never half."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def _cut(path: Path, step: int) -> None:
     """Rewrite a metrics file without torn lines and without later steps."""
     lines = [x for x in _whole_lines(path) if json.loads(x)["step"] <= step]
     text = "".join(line + "\n" for line in lines)
     if not path.is_file() or path.read_bytes() != text.encode():
-        _write(path, text)
+        write_text(path, text)
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -342,16 +366,6 @@ def _whole_lines(path: Path) -> list[str]:
         if not whole:
             raise UsageError(f"{path}, line {number}", line[:60], "a JSON object")
     return decoded
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one go: readers see the old text or the new, never half."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _dumps(value: Any, *, indent: int | None = None) -> str:

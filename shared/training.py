@@ -5,10 +5,12 @@ Random streams of a run with base key k: initialisation `fold_in(k, 0)`, data
 changes, so a step depends on the run's key and its number alone.
 """
 
+import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ import optax
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from shared import chunk, parallel
+from shared import chunk, parallel, runs
 from shared.data import batching
 from shared.errors import UsageError, check_choice
 
@@ -26,6 +28,9 @@ UpdateFn = Callable[..., tuple[PyTree, tuple[PyTree, Metrics]]]
 Record = dict[str, float | int]
 LossFn = Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
 Optimizer = Callable[[PyTree], optax.GradientTransformation]
+
+FAILED = "failed.json"
+"""Beside the checkpoints: per member null, or the step and metric of its failure."""
 
 
 class TrainState(NamedTuple):
@@ -246,7 +251,8 @@ def fit(
     """Train for `steps` updates, waking the host only to log, evaluate and save.
 
     If `checkpoints` holds a good checkpoint, training goes on from there and gives
-    the numbers of a run that was never interrupted.
+    the numbers of a run that was never interrupted. Members that had failed by then
+    stay failed.
 
     Args:
         program: from a system's `build`.
@@ -308,9 +314,12 @@ def fit(
         rewind(-1 if restored is None else restored[0])
     if restored is not None:
         step, train_state = restored
+        if members:
+            journal.failed = _failed_before(checkpoints, train_state, step)
     elif evaluate:
         journal.write(0, assess(train_state))
 
+    saved = None if restored is None else step
     hidden = None if progress is None else not progress
     with tqdm(
         total=steps, initial=step, desc=label, unit="step", disable=hidden
@@ -321,7 +330,10 @@ def fit(
             found = chunk.read_tallies(tallies, members)
             newly = journal.note_failures([failure for _, failure in found])
             if newly and not members:
-                _stop(newly[0], checkpoints)
+                _stop(newly[0], checkpoints, saved)
+            if newly and checkpoints is not None and parallel.is_lead():
+                checkpoints.mkdir(parents=True, exist_ok=True)
+                runs.write_text(checkpoints / FAILED, json.dumps(journal.failed))
             train_state = _keep_failed(train_state, new_state, journal.failed)
             records = [_prefixed("batch", means) for means, _ in found]
             if evaluate and cadence.due(target, cadence.evaluate):
@@ -330,6 +342,7 @@ def fit(
             journal.write(target, records)
             if checkpoints is not None and cadence.due(target, cadence.save):
                 _save(checkpoints, target, train_state)
+                saved = target
             bar.update(target - step)
             bar.set_postfix_str(journal.headline())
             step = target
@@ -402,11 +415,10 @@ def _keep_failed(old: PyTree, new: PyTree, failed: Sequence) -> PyTree:
     return jax.tree.map(choose, old, new)
 
 
-def _stop(failure: chunk.Failure, checkpoints: Path | None) -> None:
-    from shared import checkpoint
-
-    good = checkpoint.steps(checkpoints) if checkpoints is not None else []
-    where = f"step {good[-1]} in {checkpoints}" if good else "none"
+def _stop(
+    failure: chunk.Failure, checkpoints: Path | None, saved: int | None
+) -> NoReturn:
+    where = "none" if saved is None else f"step {saved} in {checkpoints}"
     step, metric = failure
     raise FloatingPointError(
         f"{metric} became non-finite at step {step}; last good checkpoint: {where}"
@@ -418,7 +430,27 @@ def _restore(checkpoints: Path | None, train_state: TrainState) -> tuple | None:
         return None
     from shared import checkpoint
 
-    return checkpoint.restore(checkpoints, train_state)
+    restored = checkpoint.restore(checkpoints, train_state)
+    if restored is None and checkpoint.steps(checkpoints):
+        message = f"no checkpoint in {checkpoints} is whole; training begins again"
+        warnings.warn(message, stacklevel=3)
+    return restored
+
+
+def _failed_before(
+    checkpoints: Path | None, train_state: TrainState, step: int
+) -> list[chunk.Failure | None]:
+    """Return the failures up to a checkpoint: a failed member's own step lags."""
+    own = np.asarray(train_state.step)
+    failed: list[chunk.Failure | None] = [None] * len(own)
+    if checkpoints is None or not np.any(own < step):
+        return failed
+    file = checkpoints / FAILED
+    noted = json.loads(file.read_text()) if file.is_file() else failed
+    for member in np.flatnonzero(own < step):
+        at, metric = noted[member] or (int(own[member]), "a metric")
+        failed[member] = at, metric
+    return failed
 
 
 def _save(checkpoints: Path, step: int, train_state: TrainState) -> None:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from gaitprop import networks, rules
+from tests.gaitprop.settings import Settings
 
 quick = functools.partial(
     jax.jit, compiler_options={"xla_backend_optimization_level": 0}
@@ -20,9 +21,16 @@ def batch(key, rows, config):
     return x, labels
 
 
-@functools.partial(quick, static_argnames=("config", "noise"))
 def network(key, config, noise=0.0):
     """Return parameters with biases and kernels moved by `noise` from their start."""
+    shape = Settings(
+        widths=config.widths, init=config.init, first_layer=config.first_layer
+    )
+    return _network(key, shape, noise)
+
+
+@functools.partial(quick, static_argnames="config")
+def _network(key, config, noise):
     params = []
     for i, layer in enumerate(networks.init(key, config)):
         one, two = jax.random.split(jax.random.fold_in(key, 10 + i))

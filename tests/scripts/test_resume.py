@@ -117,6 +117,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_one_before(
 ):
     path = tmp_path / "copy"
     shutil.copytree(undisturbed, path)
+    (path / "summary.json").unlink()
     newest = max((path / "checkpoints").iterdir())
     victim = max(newest.rglob("*"), key=lambda p: p.stat().st_size * p.is_file())
     victim.write_bytes(victim.read_bytes()[:-10])

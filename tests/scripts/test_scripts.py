@@ -1,4 +1,4 @@
-"""The commands: train, report, plot and evaluate one tiny run, and say what is wrong."""
+"""The commands: train, report, plot and evaluate a tiny run, name what is wrong."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gaitprop.experiments import EXPERIMENTS
-from scripts import evaluate, plot, report, train
+from scripts import demo, evaluate, plot, report, systems, train
 from shared import cli, runs
 
 TINY = "--scale smoke --steps 20 --eval-train-rows 64 --widths 64 20 10".split()
@@ -66,6 +66,51 @@ def test_evaluate_prints_a_record_per_member(run, capsys):
     assert found == [record["test/accuracy"] for record in last]
 
 
+def test_a_member_is_evaluated_like_a_run(run, capsys):
+    assert cli.run_main(evaluate.main, [str(run)]) == 0
+    records = capsys.readouterr().out.splitlines()
+    assert cli.run_main(evaluate.main, [str(runs.members(run)[4])]) == 0
+    assert capsys.readouterr().out.splitlines() == [records[4]]
+
+
+def test_plot_of_a_member_draws_what_needs_no_checkpoint(run, capsys):
+    member = runs.members(run)[2]
+    assert runs.read_config(member)["config"]["algorithm"] == "gait"
+    assert cli.run_main(plot.main, [str(member)]) == 0
+    assert "scatter: skipped, run: got" in capsys.readouterr().out
+    assert cli.run_main(plot.main, [str(member), "--figure", "scatter"]) == 2
+
+
+@pytest.mark.parametrize("command", [plot, report])
+def test_no_run_is_wrong_usage(command, capsys):
+    assert cli.run_main(command.main, []) == 2
+    assert "a run directory" in capsys.readouterr().err
+
+
+def test_resuming_a_finished_run_changes_nothing(run, capsys):
+    before = {p: p.read_bytes() for p in run.rglob("*.json*")}
+    assert cli.run_main(train.main, ["--resume", str(run)]) == 0
+    assert f"run: {run}" in capsys.readouterr().out
+    assert {p: p.read_bytes() for p in run.rglob("*.json*")} == before
+
+
+def test_a_failed_resume_leaves_the_run_alone(tmp_path, capsys):
+    arguments = ["gaitprop", "digits-h1-bp", *TINY, "--out", str(tmp_path)]
+    request = cli.parse(arguments, systems.EXPERIMENTS, prog="train")
+    # Killed before its first record.
+    train.open_run(request, request.experiment.configs).close()
+    (path,) = runs.find(tmp_path)
+    file = path / "config.json"
+    file.write_text(file.read_text().replace('"batch_size": 32', '"batch_size": 9999'))
+    assert cli.run_main(train.main, ["--resume", str(path)]) == 2
+    assert "batch_size: got 9999" in capsys.readouterr().err and file.is_file()
+
+
+def test_demo_explains_itself(capsys):
+    assert cli.run_main(demo.main, ["--help"]) == 0
+    assert "python -m scripts.demo" in capsys.readouterr().out
+
+
 def test_list_has_a_line_for_every_experiment(capsys):
     with pytest.raises(SystemExit) as stopped:
         train.main(["--list"])
@@ -104,5 +149,7 @@ def test_divergence_is_one_line_and_status_1(tmp_path, capsys):
     status = cli.run_main(train.main, [*arguments, "--out", str(tmp_path)])
     captured = capsys.readouterr().err
     assert status == 1 and captured.count("\n") == 1
-    for words in ("non-finite at step", "last good checkpoint: none", "--learning-rate"):
+    (path,) = runs.find(tmp_path)
+    assert "failed: " in report.table([path])
+    for words in ("non-finite at step", "good checkpoint: none", "--learning-rate"):
         assert words in captured

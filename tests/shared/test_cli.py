@@ -223,6 +223,9 @@ def test_run_main_maps_endings_to_statuses(capsys, tmp_path):
     assert capsys.readouterr().err == "interrupted: go on with: x\n"
     assert ends(FloatingPointError("loss is nan at step 3")) == 1
     assert capsys.readouterr().err == "error: loss is nan at step 3\n"
+    assert ends(OSError(28, "No space left on device", "metrics.jsonl")) == 1
+    told = "error: [Errno 28] No space left on device: 'metrics.jsonl'\n"
+    assert capsys.readouterr().err == told
     with pytest.raises(ZeroDivisionError):
         ends(ZeroDivisionError())
     assert cli.run_main(lambda argv: None, []) == 0

@@ -151,6 +151,35 @@ def test_find_lists_runs_but_not_their_members(tmp_path):
         runs.find(tmp_path / "system" / "unfinished")
 
 
+def test_what_a_kill_at_creation_left_is_not_found(tmp_path):
+    with _create(tmp_path, members=[CONFIG, CONFIG]) as run:
+        (run.path / "config.json").unlink()
+    with pytest.raises(UsageError, match="run directory"):
+        runs.find(tmp_path)
+
+
+def test_members_are_in_order_of_their_numbers(tmp_path):
+    for name in ("999", "1000", "101"):
+        (tmp_path / "members" / name).mkdir(parents=True)
+        (tmp_path / "members" / name / "config.json").touch()
+    assert [p.name for p in runs.members(tmp_path)] == ["101", "999", "1000"]
+
+
+def test_a_run_that_lost_a_member_is_not_gone_on_with(tmp_path):
+    with _create(tmp_path, members=[CONFIG] * 3) as run:
+        (run.members[1] / "config.json").unlink()
+    with pytest.raises(UsageError, match=r"all its 3 members \(it has 2\)"):
+        runs.open(run.path)
+    assert len(runs.open(run.path, lock=False).members) == 2
+
+
+@pytest.mark.parametrize("text", ['{"tor', "[1]"])
+def test_a_damaged_summary_is_told_by_name(text, tmp_path):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UsageError, match="summary.json"):
+        runs.read_summary(tmp_path)
+
+
 HOLD = """
 import sys
 from shared import runs

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from shared import training
+from shared import parallel, training
 from shared.data import batching
 from shared.errors import UsageError
 
@@ -223,6 +223,69 @@ def test_failing_member_keeps_its_last_finite_state_and_others_go_on(rows, how):
         fitted.train_state.params["w"][0], alone.train_state.params["w"], rtol=1e-4
     )
     assert len(fitted.history[1]) < len(fitted.history[0]) == 20
+
+
+def test_a_failed_member_stays_failed_after_resuming(rows, tmp_path):
+    states = [start(0, 0.05), start(0, 3e3)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+    def train(folder, steps):
+        saving = {"checkpoints": tmp_path / folder, "checkpoint_every": 10}
+        return run(rows, stacked, members=True, log_every=2, steps=steps, **saving)
+
+    whole = train("whole", 40)
+    train("parts", 30)
+    resumed, again = train("parts", 40), train("parts", 40)
+    assert whole.failed[0] is None and whole.failed[1] is not None
+    assert resumed.failed == again.failed == whole.failed
+    # A record after the failure would belong to a state that nobody trained.
+    assert resumed.history[1] == [] and len(resumed.history[0]) == 5
+    chex.assert_trees_all_equal(
+        resumed.train_state.params, whole.train_state.params, again.train_state.params
+    )
+
+
+def test_resuming_from_before_a_failure_forgets_it(rows, tmp_path):
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), start(0), start(1))
+    saving = {"checkpoints": tmp_path, "checkpoint_every": 10}
+    run(rows, stacked, members=True, steps=20, **saving)
+    (tmp_path / training.FAILED).write_text('[null, [25, "loss"]]')
+    fitted = run(rows, stacked, members=True, steps=40, **saving)
+    assert fitted.failed == [None, None]
+
+
+def test_the_last_good_checkpoint_is_named(rows, tmp_path):
+    message = f"last good checkpoint: step 4 in {tmp_path}"
+    saving = {"checkpoints": tmp_path, "checkpoint_every": 4, "log_every": 2}
+    with pytest.raises(FloatingPointError, match=message):
+        run(rows, start(rate=3e3), steps=40, **saving)
+
+
+def test_training_begins_again_aloud_when_no_checkpoint_is_whole(rows, tmp_path):
+    saving = {"checkpoints": tmp_path, "checkpoint_every": 10}
+    whole = run(rows, start(), **saving)
+    for manifest in tmp_path.glob("*/manifest.json"):
+        manifest.write_text("")
+    with pytest.warns(UserWarning) as told:
+        again = run(rows, start(), **saving)
+    assert "training begins again" in str(told[-1].message)
+    chex.assert_trees_all_equal(again.train_state.params, whole.train_state.params)
+
+
+def test_devices_go_on_from_the_mean_of_their_states(rows):
+    def update_fn(params, state, batch, key, hyper):
+        grads, (_, metrics) = training.from_loss(loss_fn)(
+            params, state, batch, key, hyper
+        )
+        seen = {"mean": jnp.mean(batch.y), "seen": state["seen"] + 1}
+        return grads, (seen, metrics)
+
+    step = training.make_train_step(update_fn, sgd, axis_name="data")
+    state = start()._replace(state={"mean": jnp.float32(0), "seen": jnp.int32(0)})
+    found, _ = parallel.data_parallel(step, parallel.mesh(2))(state, rows)
+    for shard in found.state["mean"].addressable_shards:
+        np.testing.assert_allclose(shard.data, jnp.mean(rows.y), rtol=1e-5)
+    assert int(found.state["seen"]) == 1
 
 
 def test_non_finite_data_is_refused_before_any_step(rows):
