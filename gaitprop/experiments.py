@@ -146,7 +146,9 @@ def _check_widths(config: Config) -> None:
     if widths[0] != pixels:
         raise UsageError("widths", widths, f"{pixels} first, the pixels of an image")
     if widths[-1] < config.classes:
-        raise UsageError("widths", widths, f"a last width >= classes ({config.classes})")
+        raise UsageError(
+            "widths", widths, f"a last width >= classes ({config.classes})"
+        )
 
 
 def scaled(config: Config, scale: Literal["smoke", "small", "paper"]) -> Config:

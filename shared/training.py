@@ -5,8 +5,6 @@ Random streams of a run with base key k: initialisation `fold_in(k, 0)`, data
 changes, so a step depends on the run's key and its number alone.
 """
 
-import json
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,18 +17,15 @@ import optax
 from jaxtyping import Array, PyTree
 from tqdm import tqdm
 
-from shared import chunk, parallel, runs
+from shared import chunk, parallel
 from shared.data import batching
 from shared.errors import UsageError, check_choice
+from shared.journal import Cadence, Journal, Record
 
 Metrics = dict[str, Array]
 UpdateFn = Callable[..., tuple[PyTree, tuple[PyTree, Metrics]]]
-Record = dict[str, float | int]
 LossFn = Callable[..., tuple[Array, tuple[PyTree, Metrics]]]
 Optimizer = Callable[[PyTree], optax.GradientTransformation]
-
-FAILED = "failed.json"
-"""Beside the checkpoints: per member null, or the step and metric of its failure."""
 
 
 class TrainState(NamedTuple):
@@ -187,31 +182,6 @@ def _micro_batches(batch: PyTree, parts: int) -> list[PyTree]:
     return [batching.slice_rows(batch, i * size, size) for i in range(parts)]
 
 
-class Cadence(NamedTuple):
-    """When the host wakes up, in steps.
-
-    Attributes:
-        steps: total number of updates.
-        log: between records of the mean batch metrics.
-        evaluate: between evaluations; 0 only at the end.
-        save: between checkpoints; 0 only at the end.
-    """
-
-    steps: int
-    log: int
-    evaluate: int
-    save: int
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether something done every so many steps, and at the end, is due."""
-        return step == self.steps or (every > 0 and step % every == 0)
-
-    def next(self, step: int) -> int:
-        """The first step after `step` at which anything is due."""
-        periods = [n for n in (self.log, self.evaluate, self.save) if n > 0]
-        return min([self.steps, *((step // n + 1) * n for n in periods)])
-
-
 class Fitted(NamedTuple):
     """What `fit` returns.
 
@@ -306,87 +276,72 @@ def fit(
         step_fn, train_state, train, batches, schedule=schedule, **schedules
     )
     assess = chunk.make_assess(program.evaluate, evaluate or {}, probe, **schedules)
-    journal = _Journal(train_state.step.shape[0] if members else 1, epoch, log)
-
+    journal = Journal(train_state.step.shape[0] if members else 1, epoch, log)
     step = 0
     restored = _restore(checkpoints, train_state)
     if rewind is not None:
         rewind(-1 if restored is None else restored[0])
-    if restored is not None:
+    if restored is not None and checkpoints is not None:
         step, train_state = restored
         if members:
-            journal.failed = _failed_before(checkpoints, train_state, step)
+            journal.load_failures(checkpoints, np.asarray(train_state.step), step)
     elif evaluate:
         journal.write(0, assess(train_state))
 
-    saved = None if restored is None else step
     hidden = None if progress is None else not progress
     with tqdm(
         total=steps, initial=step, desc=label, unit="step", disable=hidden
     ) as bar:
-        while step < steps and not journal.all_failed:
-            target = cadence.next(step)
-            new_state, tallies = advance(train_state, step, target)
-            found = chunk.read_tallies(tallies, members)
-            newly = journal.note_failures([failure for _, failure in found])
-            if newly and not members:
-                _stop(newly[0], checkpoints, saved)
-            if newly and checkpoints is not None and parallel.is_lead():
-                checkpoints.mkdir(parents=True, exist_ok=True)
-                runs.write_text(checkpoints / FAILED, json.dumps(journal.failed))
-            train_state = _keep_failed(train_state, new_state, journal.failed)
-            records = [_prefixed("batch", means) for means, _ in found]
-            if evaluate and cadence.due(target, cadence.evaluate):
-                pairs = zip(records, assess(train_state), strict=True)
-                records = [{**means, **assessed} for means, assessed in pairs]
-            journal.write(target, records)
-            if checkpoints is not None and cadence.due(target, cadence.save):
-                _save(checkpoints, target, train_state)
-                saved = target
-            bar.update(target - step)
-            bar.set_postfix_str(journal.headline())
-            step = target
+        train_state = _train(
+            train_state,
+            step,
+            advance,
+            assess if evaluate else None,
+            cadence,
+            journal,
+            checkpoints,
+            members=members,
+            bar=bar,
+        )
     return Fitted(train_state, journal.history, journal.failed)
 
 
-class _Journal:
-    """The records and failures of one call of `fit`, on the host."""
-
-    def __init__(self, count: int, epoch: int, log: Callable | None):
-        self.history: list[list[Record]] = [[] for _ in range(count)]
-        self.failed: list[chunk.Failure | None] = [None] * count
-        self._epoch, self._log, self._start = epoch, log, time.monotonic()
-
-    @property
-    def all_failed(self) -> bool:
-        return all(self.failed)
-
-    def note_failures(self, found: Sequence[chunk.Failure | None]) -> list:
-        newly = []
-        for member, failure in enumerate(found):
-            if failure is not None and self.failed[member] is None:
-                self.failed[member] = failure
-                newly.append(failure)
-        return newly
-
-    def write(self, step: int, records: Sequence[dict[str, float]]) -> None:
-        seconds = round(time.monotonic() - self._start, 3)
-        for member, record in enumerate(records):
-            if self.failed[member] is None:
-                head = {"step": step, "epoch": step / self._epoch}
-                line = {**head, **record, "seconds": seconds}
-                self.history[member].append(line)
-                if self._log is not None:
-                    self._log(step, member, line)
-
-    def headline(self) -> str:
-        """The mean over members of each accuracy and loss that was last seen."""
-        last = [h[-1] for h in self.history if h]
-        names = [
-            k for k in (last[0] if last else {}) if k.endswith(("accuracy", "loss"))
-        ]
-        values = {k: np.mean([r[k] for r in last if k in r]) for k in names}
-        return " ".join(f"{k} {v:.4g}" for k, v in values.items())
+def _train(
+    train_state: TrainState,
+    step: int,
+    advance: Callable,
+    assess: Callable | None,
+    cadence: Cadence,
+    journal: Journal,
+    checkpoints: Path | None,
+    *,
+    members: bool,
+    bar: tqdm,
+) -> TrainState:
+    """Go from wake-up to wake-up: look for failures, record, evaluate, save."""
+    saved = step if step > 0 else None
+    while step < cadence.steps and not journal.all_failed:
+        target = cadence.next(step)
+        new_state, tallies = advance(train_state, step, target)
+        found = chunk.read_tallies(tallies, members)
+        newly = journal.note_failures([failure for _, failure in found])
+        if newly and not members:
+            _stop(newly[0], checkpoints, saved)
+        if newly and checkpoints is not None:
+            journal.save_failures(checkpoints)
+        train_state = _keep_failed(train_state, new_state, journal.failed)
+        records = [_prefixed("batch", means) for means, _ in found]
+        if assess is not None and cadence.due(target, cadence.evaluate):
+            pairs = zip(records, assess(train_state), strict=True)
+            records = [{**means, **assessed} for means, assessed in pairs]
+        journal.write(target, records)
+        if checkpoints is not None and cadence.due(target, cadence.save):
+            _save(checkpoints, target, train_state)
+            saved = target
+        bar.update(target - step)
+        bar.set_postfix_str(journal.headline())
+        step = target
+    return train_state
 
 
 def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
@@ -435,22 +390,6 @@ def _restore(checkpoints: Path | None, train_state: TrainState) -> tuple | None:
         message = f"no checkpoint in {checkpoints} is whole; training begins again"
         warnings.warn(message, stacklevel=3)
     return restored
-
-
-def _failed_before(
-    checkpoints: Path | None, train_state: TrainState, step: int
-) -> list[chunk.Failure | None]:
-    """Return the failures up to a checkpoint: a failed member's own step lags."""
-    own = np.asarray(train_state.step)
-    failed: list[chunk.Failure | None] = [None] * len(own)
-    if checkpoints is None or not np.any(own < step):
-        return failed
-    file = checkpoints / FAILED
-    noted = json.loads(file.read_text()) if file.is_file() else failed
-    for member in np.flatnonzero(own < step):
-        at, metric = noted[member] or (int(own[member]), "a metric")
-        failed[member] = at, metric
-    return failed
 
 
 def _save(checkpoints: Path, step: int, train_state: TrainState) -> None:

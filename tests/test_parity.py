@@ -57,6 +57,32 @@ def test_command_fails_loudly(tmp_path, capsys, changes, message):
     assert message in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    (
+        ("ortho_penalty", "other_W"),
+        ("adam_bp", "other_init"),
+        ("metrics", "other"),
+        ("square_h2_rowscaled", "gait_angle"),
+    ),
+)
+def test_an_array_that_nothing_uses_is_an_error(tmp_path, capsys, file, name):
+    npz = runner.load(GOLDEN / "gaitprop" / f"{file}.npz")
+    np.savez(tmp_path / "more.npz", **npz, **{name: np.ones(3)})
+    assert run(tmp_path) == 1
+    assert f"nobody compares {name}" in capsys.readouterr().out
+
+
+def test_recorded_angles_that_are_noise_give_way_to_exact_ones(tmp_path):
+    npz = runner.load(GOLDEN / "gaitprop" / "square_h4_leaky_near.npz")
+    noisy = {"gait_g0.001_angle_deg": 90 * np.ones(5)}
+    np.savez(tmp_path / "noisy.npz", **(npz | noisy))
+    assert run(tmp_path) == 0
+    wrong = {"gait_g0.1_angle_deg": npz["gait_g0.1_angle_deg"] + 0.1}
+    np.savez(tmp_path / "noisy.npz", **(npz | wrong))
+    assert run(tmp_path) == 1
+
+
 def test_empty_directory_and_unknown_system_are_errors(tmp_path, capsys):
     assert run(tmp_path) == 1
     assert command.main([str(tmp_path), "--system", "nothing"]) == 2

@@ -44,6 +44,10 @@ else
   done
 fi
 
+train() { # a run that diverges (status 1) is told of in the table; the others go on
+  "$python" -m scripts.train "$@" || (($? == 1))
+}
+
 mkdir -p "$out"
 for name in "${names[@]}"; do
   # shellcheck disable=SC2053  # a pattern is wanted on the right
@@ -53,14 +57,14 @@ for name in "${names[@]}"; do
   if [[ -n $run && -e $run/summary.json ]]; then
     echo "$name: finished, $run"
   elif [[ -n $run ]]; then
-    "$python" -m scripts.train --resume "$run"
+    train --resume "$run"
   else
     members=$seeds
     # A sweep has members enough, and the arithmetic of one seed is that of all.
     case $name in grid | gamma-sweep | roundoff) members=1 ;; esac
     options=(--scale "$scale" --out "$out" --seeds "$members")
     [[ -z $data_dir ]] || options+=(--data-dir "$data_dir")
-    "$python" -m scripts.train gaitprop "$name" "${options[@]}"
+    train gaitprop "$name" "${options[@]}"
   fi
 done
 

@@ -232,6 +232,36 @@ def test_learned_inverse_starts_exact_and_follows_its_gradient(key, rule):
         assert distance(after["layers"][0], expected) < 1e-12
 
 
+@pytest.mark.parametrize("rule", ("gait", "tp"))
+def test_forms_differ_by_what_a_learned_inverse_cannot_reconstruct(key, rule):
+    with jax.enable_x64(True):
+        changes = {"algorithm": rule, "inverse": "learned", "gamma": 0.1}
+        config, hyper = settings(widths=(12, 12, 12), form="subtract", **changes)
+        other = dataclasses.replace(config, form="difference")
+        params = network(key, config, noise=0.3)
+        x, labels = batch(key, 6, config)
+        step = quick(rules.gradients, static_argnames="config")
+        state = rules.init_rule_state(key, params, config, hyper)
+
+        def first_bias(config, state):
+            return step(params, state, x, labels, hyper, config)[0][0]["bias"]
+
+        exact = first_bias(config, state), first_bias(other, state)
+        assert distance(*exact) < 1e-9
+        # An inverse that is off by a constant d shifts targets by d, errors by -d / s.
+        layer = state["layers"][0]
+        shift = 0.01 * jnp.ones(12)
+        layer = {**layer, "bias": layer["bias"] - shift @ params[1]["kernel"]}
+        h = networks.forward(params, x, config)
+        slope = jnp.where(h[1] >= 0, 1.0, 0.1)
+        scale = 1.0 if rule == "tp" else 0.1
+        moved = first_bias(config, {**state, "layers": (layer,)}) - exact[0]
+        expected = -(slope * shift[None] / scale).mean(axis=0)
+        np.testing.assert_allclose(moved, expected, rtol=1e-8)
+        kept = first_bias(other, {**state, "layers": (layer,)})
+        assert distance(kept, exact[1]) < 1e-12
+
+
 def test_vmap_over_seeds_and_settings_is_a_loop(key):
     config, _ = settings(algorithm="gait", ortho_weight=0.1, solver="refine")
     x, labels = batch(key, 6, config)

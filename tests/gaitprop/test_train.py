@@ -103,6 +103,12 @@ def test_batch_larger_than_the_training_set_is_refused():
         train.train([large], progress=False)
 
 
+def test_classes_fewer_than_those_of_the_data_are_refused():
+    few = dataclasses.replace(BASE, classes=5)
+    with pytest.raises(UsageError, match="classes: got 5.*at least the 10 of digits"):
+        train.train([few], progress=False)
+
+
 def test_diagnosis_records_angles_and_orthogonality():
     config = dataclasses.replace(BASE, diagnose=True, steps=30, ortho_weight=0.0)
     from shared import data
@@ -121,6 +127,12 @@ def test_diagnosis_records_angles_and_orthogonality():
     np.testing.assert_allclose(found["layer1/condition"], 1, rtol=1e-3)
     np.testing.assert_allclose(found["layer3/row_norm_mean"], 1, rtol=1e-4)
     assert float(found["layer2/off_norm"]) < 1e-4
+    far, far_hyper = configs.split(dataclasses.replace(config, gamma=1.0))
+    far_state = state._replace(hyper=far_hyper)
+    found = train.make_probe(far, batch, 16)(far_state)
+    shares = [float(found[f"layer{i}/sign_changes"]) for i in (1, 2, 3)]
+    # A unit of the last layer moves all the way to a target that is no wider.
+    assert 0 < max(shares) < 1 and len(set(shares)) > 1
 
 
 def test_roundoff_of_the_published_form_grows_with_depth_and_ours_does_not():

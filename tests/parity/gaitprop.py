@@ -210,8 +210,8 @@ def _reference(name, match, npz):
     return npz[exact] + (npz[regularised] - npz[plain])
 
 
-def _exact_kernels(rule, npz):
-    names = (f"{rule}_exact_dW{i}" for i in range(len(npz["cond_W"])))
+def _kernels(prefix, npz):
+    names = (f"{prefix}_dW{i}" for i in range(len(npz["cond_W"])))
     return [npz[name] for name in names if name in npz]
 
 
@@ -224,8 +224,9 @@ def _angle_drift(match, npz) -> float:
 
 def _reference_angle(name, match, npz):
     """Return the angles of the exact updates where the recorded ones are noise."""
-    own = _exact_kernels(name.removesuffix("_angle_deg"), npz)
-    bp = _exact_kernels("bp", npz)
+    own = _kernels(name.replace("angle_deg", "exact"), npz)
+    # Recorded updates of BP are exact to rounding.
+    bp = _kernels("bp_lam0", npz)
     whole = len(own) == len(bp) == len(npz[name])
     if _angle_drift(match, npz) < 1e-4 or not whole:
         return npz[name]

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from shared import parallel, training
+from shared import journal, parallel, training
 from shared.data import batching
 from shared.errors import UsageError
 
@@ -249,7 +249,7 @@ def test_resuming_from_before_a_failure_forgets_it(rows, tmp_path):
     stacked = jax.tree.map(lambda *x: jnp.stack(x), start(0), start(1))
     saving = {"checkpoints": tmp_path, "checkpoint_every": 10}
     run(rows, stacked, members=True, steps=20, **saving)
-    (tmp_path / training.FAILED).write_text('[null, [25, "loss"]]')
+    (tmp_path / journal.FAILED).write_text('[null, [25, "loss"]]')
     fitted = run(rows, stacked, members=True, steps=40, **saving)
     assert fitted.failed == [None, None]
 
