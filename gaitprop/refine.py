@@ -230,7 +230,9 @@ def with_gram(
     converged = _converged(kernel, x, size, tolerance * length)
 
     def by_factors():
-        direct = factors.solve(factors.factor(kernel), q)
+        found = factors.factor(kernel)
+        direct = factors.solve(found, q)
+        direct = direct + factors.solve(found, q - direct @ kernel)
         return direct, norm(q - direct @ kernel)
 
     x, size = lax.cond(converged, lambda: (x, size), by_factors)

@@ -36,12 +36,13 @@ if [[ -n $data_dir ]]; then
   for hidden in 1 2 3; do
     for rule in bp gait tp; do names+=("depth-$hidden-$rule"); done
   done
-  names+=(itp init-glorot gamma-sweep grid roundoff)
+  names+=(sq4-gait-noreg itp init-glorot gamma-sweep grid roundoff)
 else
   for rule in bp gait tp; do
     names+=("digits-h1-$rule" "digits-h4-$rule" "digits-h8-$rule")
     names+=("digits-h4-$rule-linear" "digits-tower-$rule")
   done
+  names+=(digits-h4-noreg)
 fi
 
 train() { # a run that diverges (status 1) is told of in the table; the others go on
@@ -81,16 +82,19 @@ draw() { # draw FOLDER PATTERN FIGURE...: figures of the experiments that match
   "$python" -m scripts.plot "${runs[@]}" --figure "$@" --out "$out/figures/$folder"
 }
 if [[ -n $data_dir ]]; then
-  draw square 'sq4-@(bp|gait|tp)?(-kmnist|-fmnist)' \
-    learning-curves peak-final angle orthogonality scatter
+  draw square 'sq4-@(bp|gait|tp)?(-kmnist|-fmnist)' learning-curves peak-final
+  draw square-mnist 'sq4-@(bp|gait|tp|gait-noreg)' angle orthogonality scatter
+  for data in kmnist fmnist; do
+    draw "square-$data" "sq4-@(bp|gait|tp)-$data" angle orthogonality scatter
+  done
   draw tower 'tower-*' tower-networks
   draw linear 'sq4-*-linear*' linear-networks
   draw depth '@(depth-?-*|sq4-@(bp|gait|tp))' depth
-  draw variants '@(sq4-gait|itp|init-glorot|gamma-sweep)' learning-curves
+  draw variants '@(sq4-gait?(-noreg)|itp|init-glorot|gamma-sweep)' learning-curves
   draw grid grid grid
   draw roundoff roundoff roundoff
 else
-  draw square 'digits-h4-@(bp|gait|tp)' \
+  draw square 'digits-h4-@(bp|gait|tp|noreg)' \
     learning-curves peak-final angle orthogonality scatter
   draw tower 'digits-tower-*' tower-networks
   draw linear 'digits-*-linear' linear-networks

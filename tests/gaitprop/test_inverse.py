@@ -139,6 +139,19 @@ def test_gram_solves_near_orthogonal_rows_and_leaves_others_to_lu(key, noise, fa
     assert float(info["residual"]) == pytest.approx(residual, abs=1e-6)
 
 
+def test_gram_refines_what_lu_solves(key):
+    # Rounding in the factors costs a plain solve some digits.
+    values = jnp.logspace(0, 4, 100)[:, None]
+    left, right = kernel_near(key, 100, 0.0), kernel_near(jax.random.key(1), 100, 0.0)
+    kernel = left @ (values * right)
+    q = jax.random.normal(key, (6, 100))
+    x, info = quick(refine.with_gram)(kernel, kernel @ kernel.T, q, 1e-7)
+    plain = quick(lambda w, q: factors.solve(factors.factor(w), q))(kernel, q)
+    assert float(info["fallbacks"]) == 1
+    gaps = [float(jnp.linalg.norm(q - y @ kernel)) for y in (x, plain)]
+    assert gaps[0] < 0.6 * gaps[1]
+
+
 def test_zero_right_hand_sides_need_no_sweep(key):
     kernel = kernel_near(key, 20, 0.3)
     q = jnp.zeros((3, 20))

@@ -263,9 +263,9 @@ def test_forms_differ_by_what_a_learned_inverse_cannot_reconstruct(key, rule):
 
 
 def test_vmap_over_seeds_and_settings_is_a_loop(key):
-    config, _ = settings(algorithm="gait", ortho_weight=0.1, solver="refine")
+    changes = {"gamma": 0.3, "ortho_weight": 0.1, "solver": "refine"}
+    config, hyper = settings(algorithm="gait", **changes)
     x, labels = batch(key, 6, config)
-    _, hyper = settings()
     many = jax.tree.map(lambda v: jnp.stack([v, 2 * v, 3 * v]), hyper)
     keys = jax.random.split(key, 3)
 
