@@ -167,3 +167,31 @@ def test_export_in_the_published_layout_reads_back(tmp_path, monkeypatch, traine
     np.testing.assert_allclose(found.series["test_acc"], accuracies)
     with pytest.raises(UsageError, match="does not exist yet"):
         train.export(run.path, tmp_path / "out")
+
+
+def test_seed_rate_regulariser_and_gamma_vary_within_one_mapped_step():
+    import jax
+
+    from shared import data, sweep
+    from shared.data import batching
+
+    varied = [(1, 1e-3, 0.1, 1e-3), (2, 1e-4, 10.0, 1e-1), (3, 1e-2, 1.0, 1e-2)]
+    names = ("seed", "learning_rate", "ortho_weight", "gamma")
+    members = [
+        dataclasses.replace(BASE, **dict(zip(names, values, strict=True)))
+        for values in varied
+    ]
+    ((static, _, hyper),) = sweep.group(members)
+    program = train.build(static, scale=16)
+    batch = batching.slice_rows(data.load("digits").train, 0, 32)
+
+    def one_step(hyper):
+        state = program.init(jax.random.key(hyper["seed"]), hyper)
+        return program.step(state, batch)[0].params
+
+    mapped = jax.jit(jax.vmap(one_step))(hyper)
+    single = jax.jit(one_step)
+    for m in range(len(members)):
+        alone = single({name: values[m] for name, values in hyper.items()})
+        for a, b in zip(jax.tree.leaves(mapped), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[m], b, atol=2e-5)
