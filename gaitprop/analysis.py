@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaitprop import diagnostics, networks, rules
+from gaitprop import networks, rules
 from gaitprop.experiments import Config
 from gaitprop.train import inputs
-from shared import data, runs, training
+from shared import data, metrics, runs, training
 from shared.config import split
 from shared.data import batching
 
@@ -77,9 +77,7 @@ def _measure(config: Config, batch: data.Split, scale: int) -> dict[str, float |
         "subtract64": error(published),
         "subtract32": error(update(jnp.float32, form="subtract")),
         "difference32": error(update(jnp.float32)),
-        "angle64": float(
-            diagnostics.angle(published, update(jnp.float64, algorithm="bp"))
-        ),
+        "angle64": float(metrics.angle(published, update(jnp.float64, algorithm="bp"))),
     }
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from gaitprop import regulariser
 from gaitprop.networks import Params, onehot
 from shared.errors import UsageError
+from shared.metrics import angle
 
 CONDITION_LIMIT = 0.1
 """A kernel is singular when its condition number times machine epsilon passes this."""
@@ -65,21 +66,6 @@ def peak_final(series: Sequence[float] | np.ndarray) -> tuple[float, float]:
     if values.size == 0:
         raise UsageError("series", "an empty one", "at least one value")
     return float(np.nanmax(values)), float(values[-1])
-
-
-def angle(u: Float[Array, "..."], v: Float[Array, "..."]) -> Float[Array, ""]:
-    """Return the angle between two arrays seen as vectors, in degrees.
-
-    `2 atan2(|a - b|, |a + b|)` with a and b the unit vectors equals
-    `arccos(a . b)` and keeps its precision at small angles. A zero or non-finite
-    vector gives 0.
-    """
-    u, v = u.ravel(), v.ravel()
-    nu, nv = jnp.linalg.norm(u), jnp.linalg.norm(v)
-    a, b = u / jnp.where(nu > 0, nu, 1), v / jnp.where(nv > 0, nv, 1)
-    half = jnp.arctan2(jnp.linalg.norm(a - b), jnp.linalg.norm(a + b))
-    known = (nu > 0) & (nv > 0) & jnp.isfinite(nu) & jnp.isfinite(nv)
-    return jnp.where(known, jnp.degrees(2 * half), 0)
 
 
 def angles(first: Params, second: Params) -> Float[Array, " layers"]:

@@ -17,7 +17,8 @@ def angle(a: PyTree, b: PyTree) -> Float[Array, ""]:
     """Return the angle in degrees between two trees, seen as vectors.
 
     θ = 2 atan2(|a/|a| - b/|b||, |a/|a| + b/|b||), which keeps its digits for small
-    angles, where the arc cosine loses half of them. Zero if a or b is zero.
+    angles, where the arc cosine loses half of them. Zero if a or b is zero or not
+    finite.
     """
     unit = lambda tree, norm: jax.tree.map(
         lambda leaf: leaf / jnp.where(norm > 0, norm, 1), tree
@@ -27,4 +28,5 @@ def angle(a: PyTree, b: PyTree) -> Float[Array, ""]:
     apart = optax.tree.norm(jax.tree.map(jnp.subtract, a, b))
     together = optax.tree.norm(jax.tree.map(jnp.add, a, b))
     degrees = jnp.rad2deg(2 * jnp.arctan2(apart, together))
-    return jnp.where(jnp.minimum(*norms) > 0, degrees, jnp.zeros_like(degrees))
+    known = (jnp.minimum(*norms) > 0) & jnp.isfinite(norms[0] + norms[1])
+    return jnp.where(known, degrees, jnp.zeros_like(degrees))

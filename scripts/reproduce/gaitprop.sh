@@ -79,7 +79,8 @@ draw() { # draw FOLDER PATTERN FIGURE...: figures of the experiments that match
     [[ $(basename "$(dirname "$path")") == $pattern ]] && runs+=("$path")
   done
   ((${#runs[@]})) || { echo "$folder: no runs"; return 0; }
-  "$python" -m scripts.plot "${runs[@]}" --figure "$@" --out "$out/figures/$folder"
+  "$python" -m scripts.plot "${runs[@]}" --figure "$@" --out "$out/figures/$folder" ||
+    echo "$folder: nothing drawn"
 }
 if [[ -n $data_dir ]]; then
   draw square 'sq4-@(bp|gait|tp)?(-kmnist|-fmnist)' learning-curves peak-final

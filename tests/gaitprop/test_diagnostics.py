@@ -6,6 +6,7 @@ import pytest
 from jax import numpy as jnp
 
 from gaitprop import diagnostics
+from shared import metrics
 from shared.errors import UsageError
 from tests.gaitprop.build import network
 from tests.gaitprop.settings import settings
@@ -30,10 +31,10 @@ def test_angles_are_precise_from_tiny_to_opposite(key):
     v = v * jnp.linalg.norm(u) / jnp.linalg.norm(v)
     for degrees in (0.01, 1.0, 45.0, 90.0, 179.0):
         turn = np.radians(degrees)
-        found = diagnostics.angle(u, 7 * (np.cos(turn) * u + np.sin(turn) * v))
+        found = metrics.angle(u, 7 * (np.cos(turn) * u + np.sin(turn) * v))
         assert float(found) == pytest.approx(degrees, rel=1e-3)
-    assert float(diagnostics.angle(u, 0 * u)) == 0
-    assert float(diagnostics.angle(u, u * jnp.nan)) == 0
+    assert float(metrics.angle(u, 0 * u)) == 0
+    assert float(metrics.angle(u, u * jnp.nan)) == 0
 
 
 def test_orthogonality_of_scaled_rows(key):
