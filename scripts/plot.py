@@ -2,6 +2,10 @@
 
 Without names all figures that the runs have records for are drawn; the others are
 skipped with a note. Pictures go to the run's own `figures/`, or to DIR.
+
+    python -m scripts.plot SYSTEM NAME [RUN...] [--out DIR]
+
+draws one figure of a system, from all its runs under `runs/` unless some are named.
 """
 
 import sys
@@ -32,10 +36,24 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
     """Parse, draw, name the pictures."""
-    options = cli.parse_into(Options, argv, prog="python -m scripts.plot")
+    options = cli.parse_into(Options, _spelled(argv), prog="python -m scripts.plot")
     for system, found in systems.runs_by_system(list(options.paths)).items():
         folder = found[0] if len(found) == 1 else options.paths[0]
         draw(system, found, options.out or folder / "figures", options.figure)
+
+
+def _spelled(argv: Sequence[str]) -> list[str]:
+    """Turn SYSTEM NAME [RUN...] into RUN... --figure NAME."""
+    system, *rest = [*argv, ""]
+    if system not in systems.PACKAGES or Path(system).exists():
+        return list(argv)
+    name, *rest = rest[:-1] or ["--help"]
+    if name in ("-h", "--help"):
+        return ["--help"]
+    check_choice("figure", name, systems.load(system, "figures").FIGURES)
+    named = bool(rest) and not rest[0].startswith("-")
+    where = [] if named else [str(Path("runs") / system)]
+    return [*where, *rest, "--figure", name]
 
 
 def draw(

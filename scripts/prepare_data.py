@@ -68,6 +68,8 @@ def _prepare(name: str, options: argparse.Namespace) -> None:
     if name not in DOWNLOADS:
         print(f"{name}: ships with the package")
     elif options.via == "tfds":
+        if name not in SETS:
+            raise UsageError("--via", "tfds", f"files, for {name} is no image set")
         print(f"{name}: prepared in {tfds.prepare(name, options.data_dir)}")
     else:
         for file in DOWNLOADS[name]:

@@ -76,7 +76,7 @@ def make_advance(
     def plan_of(state, arrays):
         del arrays
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), 0)
-        return batches.plan(key, state.step // batches.per_epoch)
+        return batches.plan(key, state.step // batches.per_epoch, state.hyper)
 
     def draw(state, arrays, plan):
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), 1)

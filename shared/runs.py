@@ -83,6 +83,20 @@ class Run:
         for sink in self._sinks:
             sink.log(step, numbers, member)
 
+    def picture(
+        self, step: int, name: str, array: np.ndarray, member: int | None = None
+    ) -> None:
+        """Show a picture `[3, height, width]`, from 0 to 1, in the sinks."""
+        for sink in self._sinks:
+            sink.image(step, name, array, member if self.members else None)
+
+    def histogram(
+        self, step: int, name: str, values: np.ndarray, member: int | None = None
+    ) -> None:
+        """Show how values are distributed in the sinks."""
+        for sink in self._sinks:
+            sink.histogram(step, name, values, member if self.members else None)
+
     def cut(self, step: int, members: Sequence[int] | None = None) -> None:
         """Drop the records after `step`, which a resumed run writes again.
 

@@ -1,14 +1,23 @@
-"""Further places for metrics, besides the run directory's own file."""
+"""Further places for metrics, besides the run directory's own file.
+
+Pictures are arrays `[3, height, width]` of red, green and blue from 0 to 1. A tracker
+that has no pictures or histograms goes without them.
+"""
 
 import importlib
 import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float
+
 from shared.errors import UsageError, check_choice
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 """Names of the sinks and the packages that they need."""
+BINS = 64
+"""Of histograms for the trackers."""
 
 
 @runtime_checkable
@@ -17,6 +26,26 @@ class Sink(Protocol):
 
     def log(self, step: int, metrics: dict[str, float], member: int | None) -> None:
         """Record numbers at a step."""
+        ...
+
+    def image(
+        self,
+        step: int,
+        name: str,
+        array: Float[np.ndarray, "3 height width"],
+        member: int | None,
+    ) -> None:
+        """Record a picture at a step."""
+        ...
+
+    def histogram(
+        self,
+        step: int,
+        name: str,
+        values: Float[np.ndarray, " values"],
+        member: int | None,
+    ) -> None:
+        """Record how values are distributed at a step."""
         ...
 
     def close(self) -> None:
@@ -32,6 +61,28 @@ class _TensorBoard:
         self._writers: dict[int | None, Any] = {}
 
     def log(self, step: int, metrics: dict[str, float], member: int | None) -> None:
+        writer = self._writer(step, member)
+        for name, value in metrics.items():
+            writer.add_scalar(name, value, step)
+
+    def image(
+        self, step: int, name: str, array: np.ndarray, member: int | None
+    ) -> None:
+        picture = _as_bytes(array)
+        self._writer(step, member).add_image(name, picture, step, dataformats="HWC")
+
+    def histogram(
+        self, step: int, name: str, values: np.ndarray, member: int | None
+    ) -> None:
+        # No value, no range of bins.
+        if values.size:
+            self._writer(step, member).add_histogram(name, values, step)
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, step: int, member: int | None) -> Any:
         if member not in self._writers:
             folder = self._path / ("run" if member is None else f"{member:03d}")
             writer = importlib.import_module("tensorboardX").SummaryWriter
@@ -40,12 +91,7 @@ class _TensorBoard:
             self._writers[member] = writer(
                 str(folder), purge_step=step, filename_suffix=f".{os.getpid()}"
             )
-        for name, value in metrics.items():
-            self._writers[member].add_scalar(name, value, step)
-
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        return self._writers[member]
 
 
 class _Tracker:
@@ -63,12 +109,37 @@ class _Tracker:
         )
 
     def log(self, step: int, metrics: dict[str, float], member: int | None) -> None:
-        prefix = "" if member is None else f"{member:03d}/"
+        prefix = _prefix(member)
         values = {prefix + name: value for name, value in metrics.items()}
         self._tracker.log(values, step=step)
 
+    def image(
+        self, step: int, name: str, array: np.ndarray, member: int | None
+    ) -> None:
+        if hasattr(self._tracker, "Image"):
+            picture = self._tracker.Image(_as_bytes(array))
+            self._tracker.log({_prefix(member) + name: picture}, step=step)
+
+    def histogram(
+        self, step: int, name: str, values: np.ndarray, member: int | None
+    ) -> None:
+        if hasattr(self._tracker, "Histogram") and values.size:
+            # Counted here: both would keep the values otherwise, which may be millions.
+            counted = np.histogram(values, bins=BINS)
+            picture = self._tracker.Histogram(np_histogram=counted)
+            self._tracker.log({_prefix(member) + name: picture}, step=step)
+
     def close(self) -> None:
         self._tracker.finish()
+
+
+def _prefix(member: int | None) -> str:
+    return "" if member is None else f"{member:03d}/"
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    """Turn a picture into bytes `[height, width, 3]`, which every sink reads alike."""
+    return np.moveaxis(np.round(255 * array), 0, -1).astype(np.uint8)
 
 
 def check(name: str) -> None:

@@ -111,6 +111,7 @@ def make_train_step(
     clip_norm: float | None = None,
     accumulate: int = 1,
     axis_name: str | None = None,
+    timed: bool = False,
 ) -> Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]:
     """Build the pure step of a training run.
 
@@ -124,6 +125,8 @@ def make_train_step(
             averaged over them, the state passes from one to the next.
         axis_name: mesh axis over which gradients, metrics and the numbers in the
             state are averaged, so that all devices go on from the same state.
+        timed: whether the rule and the optimiser are told the update's number, as
+            `hyper["step"]`.
 
     Raises:
         UsageError: if `accumulate` or `clip_norm` is not positive, or (at trace time)
@@ -148,7 +151,8 @@ def make_train_step(
     def step(train_state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
         params, state, opt_state, count, base, hyper = train_state
         key = noise_key(base, count)
-        grads, (state, metrics) = gradients(params, state, batch, key, hyper)
+        told = {**hyper, "step": count} if timed else hyper
+        grads, (state, metrics) = gradients(params, state, batch, key, told)
         if axis_name is not None:
             grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
             state = _mean_state(state, axis_name)
@@ -157,7 +161,7 @@ def make_train_step(
             scale = jnp.minimum(1.0, clip_norm / (norm + 1e-6))
             grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
             metrics = {**metrics, "gradient_norm": norm}
-        updates, opt_state = optimizer(hyper).update(grads, opt_state, params)
+        updates, opt_state = optimizer(told).update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         return TrainState(params, state, opt_state, count + 1, base, hyper), metrics
 
@@ -215,6 +219,8 @@ def fit(
     checkpoints: Path | None = None,
     log: Callable[[int, int, Record], None] | None = None,
     rewind: Callable[[int], None] | None = None,
+    until: Callable[[TrainState], Array] | None = None,
+    watch: Callable[[int, TrainState], None] | None = None,
     progress: bool | None = None,
     label: str = "",
 ) -> Fitted:
@@ -245,6 +251,10 @@ def fit(
         log: called as `log(step, member, record)` for every record.
         rewind: called once with the last step whose records stand: the checkpoint's,
             or -1 for a run that begins.
+        until: `train_state -> bool`; training ends at the first wake-up at which it is
+            true of every member.
+        watch: called as `watch(step, train_state)` after each evaluation, to draw
+            pictures, say.
         progress: show a progress bar; None shows it on a terminal only.
         label: stands before the progress bar.
 
@@ -301,6 +311,8 @@ def fit(
             journal,
             checkpoints,
             members=members,
+            done=_all_done(until, members),
+            watch=watch,
             bar=bar,
         )
     return Fitted(train_state, journal.history, journal.failed)
@@ -316,11 +328,13 @@ def _train(
     checkpoints: Path | None,
     *,
     members: bool,
+    done: Callable[[TrainState], bool],
+    watch: Callable[[int, TrainState], None] | None,
     bar: tqdm,
 ) -> TrainState:
     """Go from wake-up to wake-up: look for failures, record, evaluate, save."""
     saved = step if step > 0 else None
-    while step < cadence.steps and not journal.all_failed:
+    while step < cadence.steps and not journal.all_failed and not done(train_state):
         target = cadence.next(step)
         new_state, tallies = advance(train_state, step, target)
         found = chunk.read_tallies(tallies, members)
@@ -334,6 +348,8 @@ def _train(
         if assess is not None and cadence.due(target, cadence.evaluate):
             pairs = zip(records, assess(train_state), strict=True)
             records = [{**means, **assessed} for means, assessed in pairs]
+            if watch is not None:
+                watch(target, train_state)
         journal.write(target, records)
         if checkpoints is not None and cadence.due(target, cadence.save):
             _save(checkpoints, target, train_state)
@@ -341,7 +357,18 @@ def _train(
         bar.update(target - step)
         bar.set_postfix_str(journal.headline())
         step = target
+    if checkpoints is not None and saved != step and done(train_state):
+        _save(checkpoints, step, train_state)
     return train_state
+
+
+def _all_done(
+    until: Callable[[TrainState], Array] | None, members: bool
+) -> Callable[[TrainState], bool]:
+    if until is None:
+        return lambda train_state: False
+    fn = jax.jit(jax.vmap(until) if members else until)
+    return lambda train_state: bool(np.all(fn(train_state)))
 
 
 def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

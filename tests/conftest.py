@@ -1,9 +1,18 @@
 """Settings that every test runs under."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-# A subprocess started by a test inherits these.
+# A subprocess started by a test inherits these, and so do the workers of a session:
+# what several tests compile is compiled once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="five-nets-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], True)
 
 import jax
 import pytest

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from shared.errors import UsageError
+from shared.errors import UsageError, check_range
 
 Augment = Callable[[Array, PyTree], PyTree]
 """`(key, batch) -> batch`, applied to each training batch on the device."""
@@ -23,14 +23,15 @@ class Batches(NamedTuple):
     Attributes:
         size: rows of one batch.
         per_epoch: steps of one epoch.
-        plan: `(key, epoch) -> plan`, drawn once for many steps (a permutation, say).
+        plan: `(key, epoch, hyper) -> plan`, drawn once for many steps (a permutation,
+            say); `hyper` is that of the run's TrainState.
         take: `(arrays, plan, index, key) -> batch`; `index` counts the steps within
             the epoch and `key` is the step's own.
     """
 
     size: int
     per_epoch: int
-    plan: Callable[[Array, Any], PyTree]
+    plan: Callable[[Array, Any, PyTree], PyTree]
     take: Callable[[PyTree, PyTree, Any, Array], PyTree]
 
 
@@ -50,7 +51,8 @@ def epochs(
     """
     _check_size(count, size)
 
-    def plan(key, epoch):
+    def plan(key, epoch, hyper):
+        del hyper
         if not shuffle:
             return ()
         return jax.random.permutation(jax.random.fold_in(key, epoch), count)
@@ -89,7 +91,38 @@ def with_replacement(
         batch = jax.tree.map(lambda a: jnp.take(a, rows, axis=0), arrays)
         return batch if augment is None else augment(augment_key, batch)
 
-    return Batches(size, per_epoch, lambda key, epoch: (), take)
+    return Batches(size, per_epoch, lambda key, epoch, hyper: (), take)
+
+
+def from_subsets(
+    size: int, *, per_epoch: int = 1000, augment: Augment | None = None
+) -> Batches:
+    """Draw rows with replacement from a subset that each run names for itself.
+
+    Runs that differ in their data are thus members of one program over the same
+    arrays. A run's `hyper` holds `rows` `[capacity]`, the rows of its subset followed
+    by anything, and `row_count`, how many they are.
+
+    Args:
+        size: rows of a batch.
+        per_epoch: steps that are called an epoch.
+        augment: applied to each batch.
+    """
+    check_range("batch_size", size, low=1)
+
+    def plan(key, epoch, hyper):
+        del key, epoch
+        return hyper["rows"], hyper["row_count"]
+
+    def take(arrays, subset, index, key):
+        del index
+        table, count = subset
+        row_key, augment_key = jax.random.split(key)
+        chosen = table[jax.random.randint(row_key, (size,), 0, count)]
+        batch = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), arrays)
+        return batch if augment is None else augment(augment_key, batch)
+
+    return Batches(size, per_epoch, plan, take)
 
 
 def slice_rows(arrays: PyTree, start: Any, size: int) -> PyTree:

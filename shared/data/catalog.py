@@ -196,6 +196,40 @@ CIFAR = {
 """The binary version, then the pickled one."""
 
 
+def _scan_files(folder: str, name: str, *md5: str) -> dict[str, str]:
+    parts = zip(("train", "test"), md5, strict=True)
+    return {f"{folder}/tasks_{part}_{name}.txt": digest for part, digest in parts}
+
+
+SCAN = {
+    "simple": _scan_files(
+        "simple_split",
+        "simple",
+        "dcc93c20625b2d3ffbef685396edc959",
+        "4986284a1ed140efe3238094767eabc7",
+    ),
+    "length": _scan_files(
+        "length_split",
+        "length",
+        "9bb7aee6f3ad462c3d51af01bcfe937b",
+        "ac3bd14b5a1f1154ee25c797387e0c9a",
+    ),
+    "jump": _scan_files(
+        "add_prim_split",
+        "addprim_jump",
+        "29a58625e8b2e3b628dfb73b4890dee0",
+        "8350ed0a3aaaf425bed3cf8cd4b9eca7",
+    ),
+    "turn_left": _scan_files(
+        "add_prim_split",
+        "addprim_turn_left",
+        "9270b654ef282b9ae27dae9c433a5770",
+        "c8d54ac01e4b3fe9162e5c4588d2707c",
+    ),
+}
+"""Files of each SCAN split, training then test, below `scan/`, with their MD5."""
+
+
 def _idx_downloads(name: str, *bases: str) -> tuple[Remote, ...]:
     return tuple(
         Remote(f"{name}/{file}.gz", md5, tuple(f"{b}/{file}.gz" for b in bases))
@@ -206,6 +240,15 @@ def _idx_downloads(name: str, *bases: str) -> tuple[Remote, ...]:
 def _cifar_download(archive: str, md5: str) -> tuple[Remote, ...]:
     bases = ("https://cave.cs.toronto.edu/kriz", "https://www.cs.toronto.edu/~kriz")
     return (Remote(archive, md5, tuple(f"{base}/{archive}" for base in bases)),)
+
+
+def _scan_downloads() -> tuple[Remote, ...]:
+    base = "https://raw.githubusercontent.com/brendenlake/SCAN/master"
+    return tuple(
+        Remote(f"scan/{file}", md5, (f"{base}/{file}",))
+        for files in SCAN.values()
+        for file, md5 in files.items()
+    )
 
 
 DOWNLOADS = {
@@ -230,5 +273,6 @@ DOWNLOADS = {
     "cifar100": _cifar_download(
         "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"
     ),
+    "scan": _scan_downloads(),
 }
 """The official files of each set that `scripts.prepare_data` can fetch."""

@@ -77,6 +77,7 @@ def test_dead_network_is_one_line_and_status_1(tmp_path, capsys):
         (["--data-dir", "d"], "NAME"),
         (["mnist", "--data-dir", "d", "--via", "ftp"], "ftp"),
         (["mnist", "--data-dir", "d", "--nonsense"], "--nonsense"),
+        (["scan", "--data-dir", "d", "--via", "tfds"], "scan is no image set"),
         (["mnist", "--data-dir", "d", "--mirror", "here"], "an http or https address"),
     ],
 )

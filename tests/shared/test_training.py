@@ -321,13 +321,72 @@ def test_nothing_is_compiled_twice_for_chunks_of_other_lengths(rows):
     assert len(traces) <= 3
 
 
+def test_rule_and_optimiser_are_told_the_number_of_the_update(rows):
+    def update_fn(params, state, batch, key, hyper):
+        return {"w": jnp.full(WIDTH, hyper["step"] + 1.0)}, (state, {})
+
+    def plain(hyper):
+        return optax.sgd(10.0 ** -hyper["step"])
+
+    step = training.make_train_step(update_fn, plain, timed=True)
+    state = training.init_state(
+        {"w": jnp.zeros(WIDTH)}, (), jax.random.key(0), {}, lambda _: optax.sgd(1.0)
+    )
+    for _ in range(2):
+        state, _ = step(state, rows)
+    np.testing.assert_allclose(state.params["w"], -1.0 - 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("members", (False, True))
+def test_training_ends_when_all_members_are_done_and_resumes_there(
+    rows, tmp_path, members
+):
+    starts = [start(0), start(1)]
+    state = jax.tree.map(lambda *x: jnp.stack(x), *starts) if members else starts[0]
+    seen, watched = [], []
+    options = {
+        "members": members,
+        "log_every": 5,
+        "eval_every": 5,
+        "checkpoint_every": 100,
+        "evaluate": {"train": rows},
+        "checkpoints": tmp_path,
+        "until": lambda state: state.step >= 10,
+        "log": lambda step, member, record: seen.append(step),
+        "watch": lambda step, state: watched.append((step, int(jnp.max(state.step)))),
+    }
+    fitted = run(rows, state, **options)
+    assert np.all(fitted.train_state.step == 10)
+    assert max(seen) == 10 and watched == [(5, 5), (10, 10)]
+    again = run(rows, state, **options)
+    assert max(seen) == 10 and len(watched) == 2
+    assert jnp.array_equal(
+        again.train_state.params["w"], fitted.train_state.params["w"]
+    )
+
+
+def test_each_run_draws_from_rows_of_its_own():
+    batches = batching.from_subsets(64)
+    arrays = jnp.arange(10)
+
+    def drawn(table, count, key=0):
+        hyper = {"rows": jnp.asarray(table), "row_count": jnp.int32(count)}
+        plan = batches.plan(None, 0, hyper)
+        return np.asarray(batches.take(arrays, plan, 0, jax.random.key(key)))
+
+    assert set(drawn([3, 7, 0, 0], 2)) == {3, 7}
+    assert set(drawn([1, 1, 1, 5], 4)) == {1, 5}
+    assert np.mean(drawn([1, 1, 1, 5], 4) == 1) > 0.6
+    assert not np.array_equal(drawn([0, 1, 2], 3), drawn([0, 1, 2], 3, key=1))
+
+
 def test_epochs_visit_each_row_once_in_a_new_order():
     batches = batching.epochs(12, 4)
     arrays = jnp.arange(12)
     key = jax.random.key(5)
 
     def visit(epoch):
-        plan = batches.plan(key, epoch)
+        plan = batches.plan(key, epoch, {})
         return [batches.take(arrays, plan, i, key) for i in range(3)]
 
     first, second = np.concatenate(visit(0)), np.concatenate(visit(1))
