@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
 def _spelled(argv: Sequence[str]) -> list[str]:
     """Turn SYSTEM NAME [RUN...] into RUN... --figure NAME."""
     system, *rest = [*argv, ""]
-    if system not in systems.PACKAGES or Path(system).exists():
+    if system not in systems.PACKAGES:
         return list(argv)
     name, *rest = rest[:-1] or ["--help"]
     if name in ("-h", "--help"):

@@ -52,6 +52,17 @@ def test_plot_draws_what_the_run_has_and_skips_the_rest(run, capsys):
             assert (run / "figures" / f"{name}.{suffix}").stat().st_size > 1000
 
 
+def test_one_figure_of_a_system_is_drawn_by_its_name(run, capsys, monkeypatch):
+    root = run.parents[2]
+    plot.main(["gaitprop", "learning-curves", str(root)])
+    assert f"learning-curves: {run}" in capsys.readouterr().out
+    # Without runs named, those under runs/ of the working directory.
+    monkeypatch.chdir(root.parent)
+    (root.parent / "runs").symlink_to(root)
+    plot.main(["gaitprop", "learning-curves"])
+    assert "learning-curves: runs/gaitprop" in capsys.readouterr().out
+
+
 def test_plot_of_an_unknown_figure_names_the_closest(run, capsys):
     arguments = [str(run), "--figure", "angel"]
     assert cli.run_main(plot.main, arguments) == 2

@@ -13,6 +13,7 @@ from modmask.tasks import addmul
 from shared import masking, training
 from shared.config import split
 from shared.model import Variables
+from tests.modmask.quick import quick
 from tests.parity.modmask.convert import from_tree, to_tree
 from tests.parity.runner import Tolerance
 
@@ -60,6 +61,14 @@ def mask_config(npz):
     )
 
 
+def draw(static, logits, hyper, key, first, n):
+    """Replay the file's noise, which the step finds among its traced values."""
+    own = hyper["uniform"]
+    if n is None:
+        own = jax.tree.map(lambda u: u[:, first], own)
+    return masking.sample(logits, n, uniform=own)
+
+
 def run_masks(npz, dtype):
     task, params, like = setup(npz, dtype)
     logits = to_tree(npz, "logit/", like, dtype=dtype)
@@ -68,35 +77,26 @@ def run_masks(npz, dtype):
     stage = Stage("golden", np.arange(1))
     begin = masks.start(masks.Member(config, Variables(params), stage, logits))
     out = {}
-    for way, advance in (("clean", _clean), ("upstream", Upstream())):
+    for way, make in (("clean", make_clean), ("upstream", make_upstream)):
         if f"{way}/loss/0" not in npz:
             continue
+        advance = quick(make(task, static))
+        held = jax.tree.map(jnp.zeros_like, params)
         state, record = begin, norms.start(logits)
         for s in range(int(npz["steps"])):
             uniform = to_tree(npz, f"{s}/uniform/", like, dtype=dtype)
-            n = int(npz["n_samples"])
             # One sample has no leading axis in the files.
-            if n == 1:
+            if int(npz["n_samples"]) == 1:
                 uniform = jax.tree.map(lambda u: u[:, None], uniform)
-
-            def draw(static, logits, hyper, key, first, n, uniform=uniform):
-                own = uniform
-                if n is None:
-                    own = jax.tree.map(lambda u: u[:, first], uniform)
-                return masking.sample(logits, n, uniform=own)
-
-            loss, raw, clipped, state = advance(
-                task, static, draw, state, batch_of(npz, s)
-            )
+            state = state._replace(hyper={**state.hyper, "uniform": uniform})
+            loss, raw, clipped, state, held = advance(state, batch_of(npz, s), held)
             record = norms.push(record, raw)
-            means = norms.means(record)
-            names = sorted(from_tree(logits, ""))
-            leaves = dict(zip(_names(logits), means, strict=True))
+            means = dict(zip(from_tree(logits, ""), norms.means(record), strict=True))
             found = {
                 f"{way}/loss/{s}": loss,
                 **from_tree(clipped, f"{way}/grad_clipped/{s}/"),
                 **from_tree(state.params, f"{way}/logit_after/{s}/"),
-                **{f"{way}/grad_norm_avg/{s}/{k}": leaves[k] for k in names},
+                **{f"{way}/grad_norm_avg/{s}/{k}": v for k, v in means.items()},
             }
             out |= {name: (value, npz[name]) for name, value in found.items()}
             rate = np.minimum(1.0, (s + 1) / max(config.mask_warmup, 1))
@@ -104,11 +104,7 @@ def run_masks(npz, dtype):
     return out
 
 
-def _names(tree):
-    return list(from_tree(tree, ""))
-
-
-def _raw(task, static, draw, state, batch):
+def task_gradient(task, static, state, batch):
     """Return loss and task gradients with respect to logits and weights."""
     loss_fn = masks.make_loss(task, static, draw)
     hyper = {**state.hyper, "step": state.step}
@@ -123,40 +119,52 @@ def _raw(task, static, draw, state, batch):
     return value, mask, weight.params
 
 
-def _clean(task, static, draw, state, batch):
-    loss, raw, _ = _raw(task, static, draw, state, batch)
+def full_gradient(task, static, state, batch):
+    """Return the gradient before clipping, and the state of mask training after."""
     update = masks.make_update(task, static, draw)
     hyper = {**state.hyper, "step": state.step}
-    grads, _ = update(state.params, state.state, batch, state.key, hyper)
-    scale = jnp.minimum(1.0, static.grad_clip / (optax.tree.norm(grads) + 1e-6))
-    clipped = jax.tree.map(lambda g: g * scale, grads)
-    after, metrics = masks.make_step(task, static, draw)(state, batch)
-    return metrics["loss"], raw, clipped, after
+    grads, (inner, _) = update(state.params, state.state, batch, state.key, hyper)
+    return grads, inner
 
 
-class Upstream:
-    """Clipping by a norm that takes in the weights' gradients, never set to zero."""
+def clipped_by(norm, static, trees):
+    scale = jnp.minimum(1.0, static.grad_clip / (norm + 1e-6))
+    return jax.tree.map(lambda g: g * scale, trees)
 
-    def __init__(self):
-        self.held = None
 
-    def __call__(self, task, static, draw, state, batch):
-        loss, raw, weight = _raw(task, static, draw, state, batch)
-        if self.held is not None:
-            weight = jax.tree.map(jnp.add, self.held, weight)
-        update = masks.make_update(task, static, draw)
-        hyper = {**state.hyper, "step": state.step}
-        grads, (inner, _) = update(state.params, state.state, batch, state.key, hyper)
+def make_clean(task, static):
+    step = masks.make_step(task, static, draw)
+
+    def advance(state, batch, held):
+        _, raw, _ = task_gradient(task, static, state, batch)
+        grads, _ = full_gradient(task, static, state, batch)
+        clipped = clipped_by(optax.tree.norm(grads), static, grads)
+        after, metrics = step(state, batch)
+        return metrics["loss"], raw, clipped, after, held
+
+    return advance
+
+
+def make_upstream(task, static):
+    """Clip by a norm that takes in the weights' gradients, never set to zero."""
+
+    def advance(state, batch, held):
+        loss, raw, weight = task_gradient(task, static, state, batch)
+        weight = jax.tree.map(jnp.add, held, weight)
+        grads, inner = full_gradient(task, static, state, batch)
         norm = optax.tree.norm((grads, weight))
-        scale = jnp.minimum(1.0, static.grad_clip / (norm + 1e-6))
-        grads, self.held = jax.tree.map(lambda g: g * scale, (grads, weight))
-        optimizer = masks.make_optimizer(hyper)
+        grads, held = clipped_by(norm, static, (grads, weight))
+        optimizer = masks.make_optimizer(state.hyper)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
         after = state._replace(
-            params=params, opt_state=opt_state, state=inner, step=state.step + 1
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+            state=inner,
+            step=state.step + 1,
         )
-        return loss, raw, grads, after
+        return loss, raw, grads, after, held
+
+    return advance
 
 
 def run_weights(npz, dtype):
@@ -177,10 +185,11 @@ def run_weights(npz, dtype):
     hyper = {**hyper, "setting": ()}
     key = jax.random.key(0)
     state = training.init_state(params, (), key, hyper, optimizer)
+    step = quick(program.step)
     schedule, rates, out = weights.make_schedule(static), [], {}
     for s in range(int(npz["steps"])):
         rates.append(schedule(state.step, hyper))
-        state, metrics = program.step(state, batch_of(npz, s))
+        state, metrics = step(state, batch_of(npz, s))
         found = from_tree(state.params, f"after/{s}/")
         out |= {name: (value, npz[name]) for name, value in found.items()}
         out[f"loss/{s}"] = (metrics["loss"], npz[f"loss/{s}"])
