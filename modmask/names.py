@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from modmask.config import Config, MaskConfig
 from shared.errors import UsageError
@@ -90,7 +90,7 @@ def masked(params: PyTree, config: MaskConfig) -> Filter:
     named(params)
     skip_norms = isinstance(config, Config) and config.skip_layernorm
 
-    def where(path: str, leaf: Array) -> bool:
+    def where(path: str, leaf: Any) -> bool:
         del leaf
         name = original_name(path)
         if "embedding" in name or ("bias" in name and not config.mask_biases):

@@ -1,5 +1,6 @@
 """Figures of CIFAR-10 without one class, of stable masks, and of transfer."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,39 +21,47 @@ _DROP = "class_removal/drop/{}/{}"
 
 def cifar10_confusion_diff(paths: Sequence[Path]) -> "Figure":
     """How removing each class changes the confusions, after the reference."""
-    reference, change = "class_removal/confusion_reference", "confusion_difference"
+    reference = "class_removal/confusion_reference"
     members = records.collect(paths, REMOVAL)
     members = [m for m in members if records.export(m, reference) is not None]
     if not members:
         raise NothingToDraw("no run of class removal with confusions")
     groups = records.by_network(members)
-    # Twelve places for the reference and ten changes.
-    columns, block = 4, 3
+    change = "class_removal/confusion_difference/{}".format
+    removed = [
+        number
+        for number in range(len(CLASSES))
+        if any(records.export(m, change(number)) is not None for m in members)
+    ]
+    columns = min(4, 1 + len(removed))
+    block = math.ceil((1 + len(removed)) / columns)
     figure, axes = plotting.figure(block * len(groups), columns, width=4.4, height=4.2)
     for index, (label, group) in enumerate(groups.items()):
         panels = list(axes[block * index : block * (index + 1)].flat)
         image = None
         for position, axis in enumerate(panels):
-            name = reference if position == 0 else ""
-            if 0 < position <= len(CLASSES):
-                name = f"class_removal/{change}/{position - 1}"
-            found = [records.export(m, name) for m in group] if name else []
+            if position > len(removed):
+                axis.set_axis_off()
+                continue
+            number = removed[position - 1] if position else None
+            name = reference if number is None else change(number)
+            found = [records.export(m, name) for m in group]
             tables = [100 * table for table in found if table is not None]
             if not tables:
                 axis.set_axis_off()
                 continue
-            what = f"without {CLASSES[position - 1]}" if position else "full (%)"
+            what = "full (%)" if number is None else f"without {CLASSES[number]}"
             image = drawing.matrix(
                 axis,
                 np.stack(tables),
                 rows=CLASSES,
                 columns=CLASSES,
-                low=-100 if position else 0,
+                low=0 if number is None else -100,
                 high=100,
                 x="predicted",
                 y="true",
                 title=f"{label}: {what}",
-                colours="RdBu" if position else "cividis",
+                colours="cividis" if number is None else "RdBu",
                 size=6.5,
             )
         unit = "change (percentage points)"

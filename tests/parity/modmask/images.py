@@ -123,7 +123,7 @@ def _run_formula(npz, dtype):
     arrays, mode = formula_arrays(npz), str(npz["mode"])
     params = to_tree(arrays, "param/", init.params, dtype=dtype)
     logits = to_tree(arrays, "logit/", init.params, dtype=dtype)
-    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), init.state)
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), init.state)
     state = jax.tree_util.tree_map_with_path(_running, state)
     masks = masking.threshold(logits, inclusive=mode == "masked_eval")
     train, masked = mode.endswith("_train"), not mode.startswith("unmasked")

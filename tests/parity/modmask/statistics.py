@@ -208,7 +208,7 @@ def _run_metrics(npz, dtype):
         **_pairs(npz),
         **_sequence_scores(npz),
         **_pictures(npz),
-        "stat/mean_std": np.array(repetitions.aggregate(npz["stat/values"])),
+        "stat/mean_std": np.array(repetitions.aggregate(npz["stat/values"].tolist())),
     }
     record, means = norms.start(jnp.zeros(1, dtype)), []
     for value in npz["gradnorm/values"]:
