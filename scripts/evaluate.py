@@ -39,6 +39,9 @@ def main(argv: Sequence[str]) -> None:
     jax.config.update("jax_enable_x64", stored["options"]["dtype"] == "float64")
     data_dir = options.data_dir or stored["options"]["data_dir"]
     system = systems.load(stored["system"], "train")
+    if options.export is not None and not hasattr(system, "export"):
+        allowed = "none: runs of this system keep their arrays under export/"
+        raise UsageError("--export", str(options.export), allowed)
     member = stored.get("member")
     if member is not None and options.export is not None:
         raise UsageError("--export", str(options.path), "a whole run, not a member")

@@ -9,6 +9,7 @@ import pytest
 from modmask import phases, results, train
 from modmask.experiments import Config
 from modmask.tasks import addmul
+from scripts import evaluate
 from shared import runs
 from shared.config import to_dict
 from shared.errors import UsageError
@@ -152,6 +153,11 @@ def test_evaluate_repeats_the_results_of_the_run(whole):
         for name in ("network", "verify", "add", "mul"):
             key = f"analysis_results/{name}/iid/accuracy"
             assert record[f"{name}/iid/accuracy"] == pytest.approx(found[key])
+
+
+def test_export_names_the_place_where_arrays_are_already(tmp_path, whole):
+    with pytest.raises(UsageError, match="--export: .* under export/"):
+        evaluate.main([str(whole[0]), "--export", str(tmp_path)])
 
 
 def test_members_that_differ_in_masks_alone_share_their_network():
