@@ -9,9 +9,10 @@ draws one figure of a system, from all its runs under `runs/` unless some are na
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scripts import systems
 from shared import cli, plotting
@@ -24,7 +25,7 @@ class Options:
 
     Attributes:
         paths: run directories, or directories of runs; all go into each figure.
-        figure: names of figures; none means all.
+        figure: names of figures, or of sets of figures; none means all.
         out: where pictures go (default: `figures/` of the only run, or of the
             directory given).
     """
@@ -50,7 +51,7 @@ def _spelled(argv: Sequence[str]) -> list[str]:
     name, *rest = rest[:-1] or ["--help"]
     if name in ("-h", "--help"):
         return ["--help"]
-    check_choice("figure", name, systems.load(system, "figures").FIGURES)
+    check_choice("figure", name, _choices(systems.load(system, "figures").FIGURES))
     named = bool(rest) and not rest[0].startswith("-")
     where = [] if named else [str(Path("runs") / system)]
     return [*where, *rest, "--figure", name]
@@ -65,26 +66,56 @@ def draw(
         UsageError: for an unknown figure, or if there is nothing to draw at all.
     """
     figures = systems.load(system, "figures").FIGURES
+    choices = _choices(figures)
     for name in names:
-        check_choice("--figure", name, figures)
+        check_choice("--figure", name, choices)
     drawn = 0
-    for name in names or figures:
+    for label, draw_one in _each(choices, names or figures):
         try:
-            figure = figures[name](found)
+            picture = draw_one(found)
         except plotting.NothingToDraw as missing:
-            print(f"{name}: skipped, {missing.reason}")
+            print(f"{label}: skipped, {missing.reason}")
             continue
         except UsageError as error:
             if names:
                 raise
             # It needs a checkpoint or data that are not there; the others may not.
-            print(f"{name}: skipped, {error}")
+            print(f"{label}: skipped, {error}")
             continue
-        png, *_ = plotting.save(figure, out / name)
-        print(f"{name}: {png}")
+        file, *_ = _save(picture, out / label)
+        print(f"{label}: {file}{_note(picture)}")
         drawn += 1
     if not drawn:
         raise UsageError("runs", [str(p) for p in found], "runs with records")
+
+
+def _choices(figures: Mapping[str, Any]) -> dict[str, dict[str, Callable]]:
+    """Return what each name stands for: a figure, a set of them, or one of a set."""
+    choices: dict[str, dict[str, Callable]] = {}
+    for name, value in figures.items():
+        parts = value if isinstance(value, Mapping) else {name: value}
+        choices |= {name: dict(parts)}
+        choices |= {part: {part: draw_one} for part, draw_one in parts.items()}
+    return choices
+
+
+def _each(
+    choices: Mapping[str, dict[str, Callable]], names: Iterable[str]
+) -> list[tuple[str, Callable]]:
+    """Return the figures that names stand for, each once."""
+    return list({k: v for name in names for k, v in choices[name].items()}.items())
+
+
+def _save(picture: Any, path: Path) -> list[Path]:
+    # A film knows how to write its frames.
+    own = getattr(picture, "save", None)
+    return plotting.save(picture, path) if own is None else own(path)
+
+
+def _note(picture: Any) -> str:
+    """Return what a picture says of itself, such as which runs it lacks."""
+    title = getattr(picture, "get_suptitle", str)()
+    return f" ({' '.join(title.split())})" if "no runs of" in title else ""
 
 
 if __name__ == "__main__":

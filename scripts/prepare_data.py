@@ -2,17 +2,22 @@
 
     python -m scripts.prepare_data mnist cifar10 --data-dir data
 
-Nothing else in the library downloads anything.
+The names trees/mnist, trees/cifar-10, trees/cifar-5, trees/cifar-2 and trees/hybrid,
+or trees for all five, turn files that are there into the archives of multipath.trees,
+`DIR/trees/*.npz`. Nothing else in the library downloads anything.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from multipath.trees import data as trees
 from shared.data import tfds
 from shared.data.catalog import DOWNLOADS, SETS
 from shared.data.fetch import FetchError, fetch
 from shared.errors import UsageError, check_choice
+
+ARCHIVES = tuple(f"trees/{name}" for name in trees.ARCHIVES)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,7 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = _parser().parse_args(argv)
         for name in options.names:
-            check_choice("data set", name, sorted({*SETS, *DOWNLOADS}))
+            known = sorted({*SETS, *DOWNLOADS})
+            check_choice("data set", name, [*known, "trees", *ARCHIVES])
         for name in options.names:
             _prepare(name, options)
     except UsageError as error:
@@ -47,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m scripts.prepare_data",
         description=(__doc__ or "").splitlines()[0],
     )
-    known = ", ".join(sorted(DOWNLOADS))
+    known = ", ".join([*sorted(DOWNLOADS), "trees", *ARCHIVES])
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"of {known}")
     parser.add_argument("--data-dir", required=True, type=Path, metavar="DIR")
     parser.add_argument(
@@ -65,7 +71,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(name: str, options: argparse.Namespace) -> None:
-    if name not in DOWNLOADS:
+    if name == "trees" or name in ARCHIVES:
+        if options.via == "tfds" or options.mirror:
+            given = "--via" if options.via == "tfds" else "--mirror"
+            raise UsageError(
+                given, name, "a set to fetch; archives are made from files"
+            )
+        for archive in ARCHIVES if name == "trees" else (name,):
+            path = options.data_dir / f"{archive}.npz"
+            kind = trees.ARCHIVES[archive.removeprefix("trees/")]
+            trees.write(kind, options.data_dir, path)
+            print(f"{path}: written", flush=True)
+    elif name not in DOWNLOADS:
         print(f"{name}: ships with the package")
     elif options.via == "tfds":
         if name not in SETS:

@@ -179,11 +179,12 @@ def make_assess(
     how: str,
     mesh: Any,
     size: int = 2000,
-) -> Callable[[Any], list[dict[str, float]]]:
+) -> Callable[[Any], list[dict[str, Any]]]:
     """Build `assess(train_state) -> one record per member`.
 
     Args:
-        evaluate: a program's `evaluate`, means over the rows of a batch.
+        evaluate: a program's `evaluate`, means over the rows of a batch: numbers, or
+            small arrays of them, which become nested lists.
         splits: arrays by name; a record's keys are `name/metric`.
         probe: `train_state -> metrics` that need no split (angles, norms, ...).
         members, how, mesh: as for `make_advance`.
@@ -218,9 +219,11 @@ def make_assess(
             ]
             for metric in found[0][1]:
                 means[f"{name}/{metric}"] = sum(w * m[metric] for w, m in found)
-        host = {k: np.atleast_1d(v) for k, v in jax.device_get(means).items()}
-        count = len(next(iter(host.values()))) if members else 1
-        return [{k: float(v[i]) for k, v in host.items()} for i in range(count)]
+        host = {k: np.asarray(v, float) for k, v in jax.device_get(means).items()}
+        if not members:
+            host = {k: v[None] for k, v in host.items()}
+        count = len(next(iter(host.values())))
+        return [{k: v[i].tolist() for k, v in host.items()} for i in range(count)]
 
     return assess
 

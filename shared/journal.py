@@ -4,13 +4,14 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from shared import chunk, parallel, runs
 
-Record = dict[str, float | int]
+Record = dict[str, Any]
+"""Numbers by name, or nested lists of them."""
 
 FAILED = "failed.json"
 """Beside the checkpoints: per member null, or the step and metric of its failure."""
@@ -68,7 +69,7 @@ class Journal:
                 newly.append(failure)
         return newly
 
-    def write(self, step: int, records: Sequence[dict[str, float]]) -> None:
+    def write(self, step: int, records: Sequence[Record]) -> None:
         """Keep and log one record per member, except of those that failed."""
         seconds = round(time.monotonic() - self._start, 3)
         for member, record in enumerate(records):

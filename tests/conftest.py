@@ -4,10 +4,19 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
 
 # A subprocess started by a test inherits these, and so do the workers of a session:
 # what several tests compile is compiled once.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most programs run once: unoptimised, they compile in a fraction of the time. Tests of
+# what users run take the fixture `optimised`, or drop these settings in a subprocess;
+# `XLA_FLAGS= JAX_DISABLE_MOST_OPTIMIZATIONS=0` optimises the whole suite.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if version("jaxlib").startswith("0.10."):
+    # A jaxlib that does not know the flag stops at it.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="five-nets-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
@@ -25,3 +34,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def key() -> jax.Array:
     """A fixed random key."""
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Programs are optimised: for tests that run them for long."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -12,10 +12,30 @@ GOLDEN = Path(__file__).parent / "golden"
 FILES = sorted(GOLDEN.glob("*/*.npz"))
 
 
-@pytest.mark.parametrize("dtype", ("float64", "float32"))
-@pytest.mark.parametrize(
-    "path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}"
-)
+# Systems whose files are cheap enough to be compared in both precisions every time.
+CHEAP = {"gaitprop"}
+# Files too large to be compared every time.
+LARGE = {"resnet110_unmasked_train", "cr_tree_a"}
+
+
+def comparisons():
+    """Every file in both precisions; the fast tests take float64 of all but the large.
+
+    The others are slow, except those in single precision of a cheap system.
+    """
+    for path in FILES:
+        system = path.parent.name
+        for dtype in ("float64", "float32"):
+            fast = path.stem not in LARGE and (dtype == "float64" or system in CHEAP)
+            yield pytest.param(
+                path,
+                dtype,
+                id=f"{system}-{path.stem}-{dtype}",
+                marks=() if fast else pytest.mark.slow,
+            )
+
+
+@pytest.mark.parametrize(("path", "dtype"), list(comparisons()))
 def test_reference_file(path, dtype):
     cases = runner.system_cases(path.parent.name)
     rows, problems = runner.check_file(path, cases, dtype)

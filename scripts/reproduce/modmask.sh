@@ -14,26 +14,9 @@
 # is resumed. PATTERN is a shell pattern of experiment names, such as 'tuple_*'.
 set -euo pipefail
 
-scale=paper data_dir='' out=runs/reproduce-modmask seeds='' only='*'
-python=${PYTHON:-python}
-usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; }
-while (($#)); do
-  case $1 in
-    -h | --help) usage; exit 0 ;;
-    --scale | --data-dir | --out | --seeds | --only)
-      (($# > 1)) || { echo "error: $1: got no value" >&2; exit 2; } ;;&
-    --scale) scale=$2; shift 2 ;;
-    --data-dir) data_dir=$2; shift 2 ;;
-    --out) out=$2; shift 2 ;;
-    --seeds) seeds=$2; shift 2 ;;
-    --only) only=$2; shift 2 ;;
-    *) echo "error: option: got '$1', expected one that --help lists" >&2; exit 2 ;;
-  esac
-done
-case $scale in
-  smoke | small | paper) ;;
-  *) echo "error: --scale: got '$scale', expected smoke, small or paper" >&2; exit 2 ;;
-esac
+system=modmask scale=paper data_dir='' out=runs/reproduce-modmask seeds='' only='*'
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
+parse "$@"
 
 names=(
   reference_{addmul_feedforward,tuple_feedforward,tuple_rnn}
@@ -53,51 +36,16 @@ else
   echo "without --data-dir, skipped: ${files[*]}"
 fi
 
-failed=()
-train() { # NAME ARGUMENT...: what fails is told of; the others go on
-  local name=$1 status=0
-  shift
-  "$python" -m scripts.train "$@" || status=$?
-  ((status != 130)) || exit 130
-  ((status == 0)) || failed+=("$name")
-}
-
-mkdir -p "$out"
 for name in "${names[@]}"; do
-  # shellcheck disable=SC2053  # a pattern is wanted on the right
-  [[ $name == $only ]] || continue
-  begun=$(find "$out" -path "*/$name/*/config.json" -not -path '*/members/*' | sort | tail -n 1)
-  run=${begun%/config.json}
-  if [[ -n $run && -e $run/summary.json ]]; then
-    echo "$name: finished, $run"
-  elif [[ -n $run ]]; then
-    train "$name" --resume "$run"
-  else
-    size=$scale members=${seeds:-10}
-    case $name in
-      reference_*) size=paper ;;
-      dm_math_*) members=${seeds:-5} ;;
-    esac
-    options=(--scale "$size" --out "$out" --seeds "$members")
-    [[ -z $data_dir ]] || options+=(--data-dir "$data_dir")
-    train "$name" modmask "$name" "${options[@]}"
-  fi
+  size=$scale members=${seeds:-10}
+  case $name in
+    reference_*) size=paper ;;
+    dm_math_*) members=${seeds:-5} ;;
+  esac
+  train_one "$name" "$size" "$members"
 done
+table
 
-[[ -d $out/modmask ]] || { echo "error: nothing was trained" >&2; exit 1; }
-"$python" -m scripts.report "$out" | tee "$out/table.md"
-
-draw() { # draw FOLDER PATTERN FIGURE...: figures of the experiments that match
-  local folder=$1 pattern=$2 runs=() path
-  shift 2
-  for path in "$out"/modmask/*/*/; do
-    # shellcheck disable=SC2053
-    [[ $(basename "$(dirname "$path")") == $pattern ]] && runs+=("$path")
-  done
-  ((${#runs[@]})) || { echo "$folder: no runs"; return 0; }
-  "$python" -m scripts.plot "${runs[@]}" --figure "$@" --out "$out/figures/$folder" ||
-    echo "$folder: nothing drawn"
-}
 draw reference 'reference_*' addmul_performance addmul_iou tuple_performance tuple_iou \
   faithfulness
 draw addmul 'addmul_@(rnn|feedforward*)' addmul_confusion addmul_iou \
@@ -117,9 +65,4 @@ draw cifar10 'cifar10?(_no_dropout|_resnet)' cifar10_confusion_diff \
 draw stability cifar10_mask_stability mask_iou
 draw transfer 'transfer_sharing*' transfer_sharing
 draw math 'dm_math_*' dm_math
-echo "table: $out/table.md"
-echo "figures: $out/figures"
-if ((${#failed[@]})); then
-  echo "not trained: ${failed[*]}" >&2
-  exit 1
-fi
+finish

@@ -1,5 +1,6 @@
 """Pooling of images `[..., height, width, channels]`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,15 @@ def max_pool(
         padding: as at `conv`.
     """
     blocks = _blocks(x, window, stride, padding)
-    if blocks is not None:
-        return jnp.max(blocks, axis=(-4, -2))
-    return _reduced(x, window, stride, padding, -jnp.inf, jax.lax.max)
+    if blocks is None:
+        return _reduced(x, window, stride, padding, -jnp.inf, jax.lax.max)
+    # Pairwise maxima, whose gradient is several times faster than that of a reduction.
+    *lead, count, high, across, wide, channels = blocks.shape
+    blocks = blocks.reshape(*lead, count, high, across, wide * channels)
+    rows = [blocks[..., i, :, :] for i in range(high)]
+    tallest = functools.reduce(jnp.maximum, rows)
+    columns = jnp.split(tallest, wide, axis=-1)
+    return functools.reduce(jnp.maximum, columns)
 
 
 def avg_pool(

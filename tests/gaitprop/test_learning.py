@@ -7,6 +7,8 @@ import pytest
 from gaitprop import train
 from gaitprop.experiments import EXPERIMENTS
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def final_accuracy(name: str, **changes) -> float:
     """Train a digits experiment for 100 epochs; mean over three seeds, at the end.

@@ -8,6 +8,8 @@ from modmask.experiments import EXPERIMENTS
 from shared import runs
 from shared.config import to_dict
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def learned(tmp_path, name, choose=lambda config: True):
     """Run the members of an experiment that are chosen; return their results."""

@@ -74,10 +74,18 @@ def _ratio(error: float, allowed: float) -> float:
     return 0.0 if error == 0 else error / allowed if allowed > 0 else float("inf")
 
 
-def load(path: Path) -> dict[str, np.ndarray]:
+class Loaded(dict[str, np.ndarray]):
+    """The arrays of a file, and the folder where others that it names lie."""
+
+    folder: Path
+
+
+def load(path: Path) -> Loaded:
     """Read a file whole; objects are refused."""
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+        loaded = Loaded({name: archive[name] for name in archive.files})
+    loaded.folder = path.parent
+    return loaded
 
 
 def meta(npz: Npz) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from scripts.prepare_data import main
@@ -39,6 +40,24 @@ def test_fetched_files_load(server, tmp_path, capsys):
     assert printed[4] == "digits: ships with the package"
     with pytest.warns(UserWarning, match="24 of 60,000"):
         assert len(load("mnist", tmp_path / "data").test.labels) == 8
+
+
+@pytest.mark.filterwarnings("ignore:.*is partial")
+def test_archives_of_trees(tmp_path, capsys):
+    official.write_idx(tmp_path, train=20, test=10)
+    _, files = official.cifar_files("cifar10", 0, rows=10)
+    official.write_folder(tmp_path, "cifar10", files)
+    assert main(["trees", "--data-dir", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("written") == 5
+    classes = {"mnist": 10, "cifar-10": 10, "cifar-5": 5, "cifar-2": 2, "hybrid": 10}
+    for name, count in classes.items():
+        with np.load(tmp_path / "trees" / f"{name}.npz", allow_pickle=False) as archive:
+            assert archive["y_tr"].shape == (len(archive["x0_tr"]), count)
+            assert archive["m_sym"].shape == (count,)
+    written = tmp_path / "trees" / "hybrid.npz"
+    before = written.stat().st_mtime_ns
+    assert main(["trees/mnist", "--data-dir", str(tmp_path)]) == 0
+    assert written.stat().st_mtime_ns == before
 
 
 def test_second_call_transfers_nothing(server, tmp_path, capsys):
@@ -79,6 +98,10 @@ def test_dead_network_is_one_line_and_status_1(tmp_path, capsys):
         (["mnist", "--data-dir", "d", "--nonsense"], "--nonsense"),
         (["scan", "--data-dir", "d", "--via", "tfds"], "scan is no image set"),
         (["mnist", "--data-dir", "d", "--mirror", "here"], "an http or https address"),
+        (["trees/hybird", "--data-dir", "d"], "Did you mean 'trees/hybrid'"),
+        (["trees/mnist", "--data-dir", "d"], "prepare_data mnist --data-dir d"),
+        (["trees/mnist", "--data-dir", "d", "--via", "tfds"], "made from files"),
+        (["trees", "--data-dir", "d", "--mirror", "http://h"], "made from files"),
     ],
 )
 def test_usage_error_is_one_line_and_status_2(

@@ -1,0 +1,1 @@
+"""Networks that choose, for each input, which computation to run."""

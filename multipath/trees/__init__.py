@@ -1,0 +1,1 @@
+"""Dynamic routing after McGill and Perona: static, actor and critic networks."""
