@@ -61,7 +61,8 @@ def make_step(config: Config, batch: data.Split) -> Callable[[], Any]:
     """Return what takes one compiled step; the first call compiles."""
     static, hyper = configs.split(config)
     program = train.build(static, network(static, IMAGE, CLASSES))
-    init, step = jax.jit(program.init), jax.jit(program.step, donate_argnums=0)
+    init = jax.jit(program.init, compiler_options=train.ONCE)
+    step = jax.jit(program.step, donate_argnums=0)
     state: list[Any] = []
 
     def run() -> None:

@@ -36,6 +36,13 @@ def key() -> jax.Array:
     return jax.random.key(0)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def release() -> Iterator[None]:
+    """Let go of compiled programs, which would fill gigabytes by the end."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def optimised() -> Iterator[None]:
     """Programs are optimised: for tests that run them for long."""

@@ -17,7 +17,7 @@ __all__ = ["EXPERIMENTS", "Config", "scaled"]
 _TAU = {"sr": 1.0, "actor": 1.0, "critic": 0.1}
 
 # Minutes of one network of 80,000 updates on two CPU cores, from seconds a step.
-_MINUTES = {"sr": 110, "chain": 190, "tree": 900}
+_MINUTES = {"sr": 150, "chain": 240, "tree": 1200}
 
 _FAMILIES = {"ac": "actor", "cr": "critic"}
 
@@ -188,18 +188,15 @@ _DIGITS = Config(
     alpha_cpt=1e5,
 )
 
-_HYBRID_PRICES = (0.0, 2e-8, 5e-8, 1e-7, 2e-7, 5e-7)
-_DIGITS_HYBRID = Config(
+_HYBRID_PRICES = (0.0, 1e-7, 4e-7)
+_DIGITS_HYBRID = dataclasses.replace(
+    _DIGITS,
     dataset="digits-hybrid",
-    arch=("8,8,8,8", "8,8,8", "16,16", "32"),
-    n_iter=1200,
-    t_log=300,
-    lr_half=200.0,
-    tau_half=300.0,
-    shift=2,
+    arch=("8,8,8", "8,8,8", "16,16", "16"),
     k_cpts=_HYBRID_PRICES,
-    alpha_cpt=1e6,
     valid_fraction=0.1,
+    t_log=200,
+    eval_rows=2160,
 )
 
 

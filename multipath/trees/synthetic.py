@@ -24,8 +24,11 @@ VARIANTS = 6
 """Images made from each digit."""
 
 FRAGMENTS = 2
-NOISE = 0.05
+NOISE = 0.02
 """Standard deviation."""
+
+MOVE = 5
+"""Pixels by which hard digits move at most."""
 
 BEND = 0.5
 SEEDS = {"train": 0, "test": 1}
@@ -99,7 +102,7 @@ def cluttered(
         _uniform(random, 2.4, 3.2, count),
         angle=_uniform(random, -0.5, 0.5, count),
         shear=_uniform(random, -0.3, 0.3, count),
-        move=_uniform(random, -5, 5, count, 2),
+        move=_uniform(random, -MOVE, MOVE, count, 2),
     )
     rows, columns = _places(where, shapes)
     rows, columns = rows + _bend(random, count), columns + _bend(random, count)

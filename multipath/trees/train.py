@@ -30,6 +30,9 @@ from shared.model import Variables
 
 DTYPES = ("float32", "float64")
 
+ONCE = {"xla_backend_optimization_level": 0}
+"""Compiler options of a program that runs once, which is not worth optimising."""
+
 
 def build(
     static: Any, net: networks.Net, *, axis_name: str | None = None
@@ -362,5 +365,7 @@ def _start(program: training.Program, hyper: dict, many: bool) -> training.Train
         return program.init(jax.random.key(hyper["seed"]), hyper)
 
     if many:
-        return sweep.fan_out(start, how="map")(hyper)
-    return jax.jit(start)({name: values[0] for name, values in hyper.items()})
+        make = jax.jit(lambda hyper: jax.lax.map(start, hyper), compiler_options=ONCE)
+        return make(hyper)
+    make = jax.jit(start, compiler_options=ONCE)
+    return make({name: values[0] for name, values in hyper.items()})
