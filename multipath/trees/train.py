@@ -1,8 +1,7 @@
 """Training multipath networks: from configs to a run directory."""
 
-import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -299,8 +298,8 @@ def trained(
     for (static, indices, hyper), folder in zip(groups, folders, strict=True):
         sets, net = _prepare(static, data_dir)
         many = len(indices) > 1
-        start = functools.partial(_start, build(static, net), many=many)
-        restored = checkpoint.restore(folder, jax.eval_shape(start, hyper))
+        like = jax.eval_shape(_starter(build(static, net), many), hyper)
+        restored = checkpoint.restore(folder, like)
         if restored is None:
             raise UsageError("run", str(path), "one with a whole checkpoint")
         step, train_state = restored
@@ -361,11 +360,20 @@ def _folders(checkpoints: Path, groups: int) -> list[Path]:
 
 
 def _start(program: training.Program, hyper: dict, many: bool) -> training.TrainState:
+    return jax.jit(_starter(program, many), compiler_options=ONCE)(hyper)
+
+
+def _starter(
+    program: training.Program, many: bool
+) -> Callable[[dict], training.TrainState]:
+    """Return what makes the first state of a group from its settings."""
+
     def start(hyper):
         return program.init(jax.random.key(hyper["seed"]), hyper)
 
-    if many:
-        make = jax.jit(lambda hyper: jax.lax.map(start, hyper), compiler_options=ONCE)
-        return make(hyper)
-    make = jax.jit(start, compiler_options=ONCE)
-    return make({name: values[0] for name, values in hyper.items()})
+    def start_all(hyper):
+        if many:
+            return jax.lax.map(start, hyper)
+        return start({name: values[0] for name, values in hyper.items()})
+
+    return start_all
