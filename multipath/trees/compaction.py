@@ -29,7 +29,7 @@ from multipath.trees.stages import (
 )
 from shared.model import Variables
 
-CACHE = 2**22
+CACHE = 2**24
 """Bytes of signal that a piece may take on a CPU."""
 
 PIECE = 64
