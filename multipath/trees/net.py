@@ -95,13 +95,9 @@ def init(key: Array, net: Net, *, dtype: DTypeLike | None = None) -> Variables:
     return Variables(_filled(params), _filled(state))
 
 
+@functools.lru_cache(maxsize=64)
 def operations(net: Net) -> tuple[np.ndarray, np.ndarray]:
     """Return the operations of each node and of its router, 0 without one `[nodes]`."""
-    return _operations(net)
-
-
-@functools.lru_cache(maxsize=64)
-def _operations(net: Net) -> tuple[np.ndarray, np.ndarray]:
     plan = layout(net.root)
     nodes, routers = (np.zeros(len(plan.nodes), int) for _ in range(2))
     for group, maker in zip(plan.groups, _makers(net, jnp.float32), strict=True):
@@ -112,6 +108,8 @@ def _operations(net: Net) -> tuple[np.ndarray, np.ndarray]:
             seen = _seen(net, layers.shapes(node.chain, params, state, maker.x))
             own = params["r"], state["r"]
             routers[members] = layers.count_ops(node.router, *own, seen)
+    # Shared by all callers.
+    nodes.flags.writeable = routers.flags.writeable = False
     return nodes, routers
 
 

@@ -6,8 +6,8 @@
 #                              [--out DIR] [--seeds N] [--only PATTERN]
 #
 # DIR holds MNIST and CIFAR-10. Without it the studies on the embedded digits are run,
-# at any scale in minutes. The published networks take 80,000 updates each: days on a GPU
-# at the scale paper, the default; small takes an hour an experiment on a CPU.
+# which are small at any scale. The published networks take 80,000 updates each at the
+# scale paper, the default, 800 at small and 40 at smoke.
 # An experiment that is finished under --out is not trained again; one that was killed
 # is resumed. PATTERN is a shell pattern of experiment names, such as 'hybrid-ac*'.
 set -euo pipefail

@@ -16,7 +16,7 @@ from shared import masking, parallel
 from shared.config import split
 from shared.errors import UsageError
 from tests.modmask import toy
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 CONFIG = MaskConfig(
     mask_steps=3,

@@ -8,7 +8,7 @@ import pytest
 from modmask.models.convnet import convnet
 from shared import masking
 from shared.errors import UsageError
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 WIDTHS = (3, 4, 4, 6)
 

@@ -8,7 +8,7 @@ import pytest
 from modmask.models.feedforward import feedforward, xavier
 from shared.errors import UsageError
 from shared.model import Variables
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 
 def test_hidden_layers_are_rectified_and_the_last_is_not():

@@ -9,7 +9,7 @@ from modmask.models.lstm import init_stack, lstm, stack
 from shared.errors import UsageError
 from shared.layers.linear import linear
 from shared.layers.recurrent import LSTMState, lstm_cell
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 HIDDEN = 3
 

@@ -10,7 +10,7 @@ from modmask.names import named
 from shared import masking
 from shared.errors import UsageError
 from shared.model import Variables
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 
 def drawn(model, seed=0):

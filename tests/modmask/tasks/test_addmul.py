@@ -9,7 +9,7 @@ import pytest
 from modmask.config import Config
 from modmask.tasks import addmul, arithmetic
 from shared.errors import UsageError
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 
 def config(**chosen):

@@ -11,7 +11,7 @@ from modmask.config import Config
 from modmask.tasks import images, samplers
 from shared.errors import UsageError
 from shared.model import Model, Variables
-from tests.modmask.quick import quick
+from tests.quick import quick
 from tests.shared.data import official
 
 PER_FILE = 10

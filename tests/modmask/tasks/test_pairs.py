@@ -8,7 +8,7 @@ import pytest
 from modmask.config import TUPLE_MODES, Config
 from modmask.tasks import pairs
 from shared.errors import UsageError
-from tests.modmask.quick import quick
+from tests.quick import quick
 
 # 3 + 5 and 7 + 1: places of their ones among the inputs.
 DIGITS = np.array([[[[3], [5]], [[7], [1]]]], np.uint8)

@@ -11,8 +11,8 @@ from jax import numpy as jnp
 from multipath.trees import forward, learning, objectives, policy
 from multipath.trees.graph import layout
 from shared import training
-from tests.modmask.quick import quick
 from tests.multipath.trees import toy
+from tests.quick import quick
 
 ACTOR, CRITIC = toy.network(), toy.network("critic")
 

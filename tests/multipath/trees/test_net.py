@@ -11,8 +11,8 @@ from multipath.trees import forward, graph, policy, statistics
 from multipath.trees import net as networks
 from multipath.trees.graph import layout
 from shared.errors import UsageError
-from tests.modmask.quick import quick
 from tests.multipath.trees import toy
+from tests.quick import quick
 
 TREE = toy.network(topology="tree")
 DYNAMIC = toy.network(dyn_k_cpt=True)

@@ -13,9 +13,9 @@ from modmask.tasks import addmul
 from shared import masking, training
 from shared.config import split
 from shared.model import Variables
-from tests.modmask.quick import quick
 from tests.parity.modmask.convert import from_tree, to_tree
 from tests.parity.runner import Tolerance
+from tests.quick import quick
 
 
 def sizes(npz):
