@@ -29,7 +29,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from gaitprop import train
-from gaitprop.experiments import Config
+from gaitprop.config import Config
 from shared import data
 from shared.config import split
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.mask_step import BATCH, least, make_case
-from modmask import masks
+from modmask import mask_update, masks
 from modmask.task import Stage
 from shared import masking, sweep
 from shared.config import split
@@ -39,7 +39,7 @@ def main() -> int:
     ]
     images = jax.random.normal(jax.random.key(1), (count, BATCH, 32, 32, 3))
     batches = (images, jnp.zeros((count, BATCH), jnp.int32))
-    step = jax.jit(masks.make_step(case.task, static))
+    step = jax.jit(mask_update.make_step(case.task, static))
     together = sweep.fan_out(step)
     stacked = [sweep.stack(states)]
     parts = sweep.unstack(batches)

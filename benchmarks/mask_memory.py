@@ -15,7 +15,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from modmask import masks, names
+from modmask import mask_update, masks, names
 from modmask.config import Config
 from modmask.models.transformer import transformer
 from modmask.task import Stage, Task
@@ -78,7 +78,7 @@ def plan(config: Config) -> tuple[int, dict[str, int]]:
         "target": shape(TARGET),
         "target_length": shape(),
     }
-    step = jax.jit(masks.make_step(task, static), donate_argnums=0)
+    step = jax.jit(mask_update.make_step(task, static), donate_argnums=0)
     found = step.lower(state, batch).compile().memory_analysis()
     assert found is not None
     uses = {

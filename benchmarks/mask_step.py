@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modmask import masks, weights
+from modmask import mask_update, masks, weights
 from modmask.config import Config
 from modmask.find import accuracy, cross_entropy
 from modmask.models.convnet import convnet
@@ -83,7 +83,7 @@ def mask_step(case: Case) -> Callable[[], Any]:
     variables = case.task.model.init(jax.random.key(0))
     stage = Stage("control", None, case.setting)
     state = masks.start(masks.Member(case.config, *prepared(variables, stage)))
-    return stepper(masks.make_step(case.task, static), state, case.batch)
+    return stepper(mask_update.make_step(case.task, static), state, case.batch)
 
 
 def prepared(variables: Variables, stage: Stage) -> tuple[Variables, Stage, Any]:

@@ -32,6 +32,7 @@ from multipath.trees import data, forward, train
 from multipath.trees import net as networks
 from multipath.trees.config import Config, channels, network
 from shared import config as configs
+from shared import groups
 
 IMAGE, CLASSES = (32, 32, 3), 10
 CONFIGS = {
@@ -61,7 +62,7 @@ def make_step(config: Config, batch: data.Split) -> Callable[[], Any]:
     """Return what takes one compiled step; the first call compiles."""
     static, hyper = configs.split(config)
     program = train.build(static, network(static, IMAGE, CLASSES))
-    init = jax.jit(program.init, compiler_options=train.ONCE)
+    init = jax.jit(program.init, compiler_options=groups.ONCE)
     step = jax.jit(program.step, donate_argnums=0)
     state: list[Any] = []
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaitprop import networks, rules
-from gaitprop.experiments import Config
+from gaitprop.config import Config
 from gaitprop.train import inputs
 from shared import data, metrics, runs, training
 from shared.config import split

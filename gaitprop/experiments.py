@@ -1,4 +1,4 @@
-"""Settings and named experiments of gaitprop.
+"""Named experiments of gaitprop.
 
 The paper is N. Ahmad, M. van Gerven, L. Ambrogioni, "GAIT-prop: A biologically
 plausible learning rule derived from backpropagation of error", NeurIPS 2020
@@ -8,148 +8,13 @@ reference names the setting, and `docs/results.md` holds the figures we measured
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
-from gaitprop.inverse import SOLVERS
-from gaitprop.layers import INITIALISERS
-from gaitprop.networks import FIRST_LAYERS, LOSSES, REDUCTIONS
-from gaitprop.optimizer import OPTIMIZERS
-from gaitprop.propagation import FORMS, INVERSES
-from gaitprop.regulariser import ORTHO_TARGETS
-from gaitprop.rules import RULES
-from gaitprop.transfer import TRANSFERS
-from shared.config import Experiment, traced
-from shared.errors import UsageError, check_choice, check_range
+from gaitprop.config import Config
+from shared.config import Experiment
 
-PIXELS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "kmnist": 784}
 TOWER = (784, 784, 500, 200, 10)
 DIGITS_TOWER = (64, 64, 40, 20, 10)
-
-
-@dataclass(frozen=True)
-class Config:
-    """One training run of an invertible network.
-
-    Attributes:
-        dataset: digits, mnist, fashion_mnist or kmnist.
-        widths: layer widths from the input on; equal widths make the square network,
-            falling ones a tower. The last is at least `classes`.
-        classes: number of classes, read from the first output units.
-        transfer: leaky_relu or linear, in every layer.
-        leaky_slope: slope of the leaky ReLU below zero.
-        algorithm: learning rule.
-        form: difference (no cancellation) or subtract (the published arithmetic).
-        inverse: exact; learned alongside the network from the exact one on; or
-            learned_random, from random matrices on.
-        solver: how the exact inverse of a kernel is applied to errors.
-        tolerance: largest relative residual that the solver refine leaves.
-        gamma: size of GAIT-prop's nudge towards the target; 0 takes the limit.
-        ortho_weight: strength of the orthogonality regulariser; 0 leaves it out.
-        ortho_target: offdiag (rows orthogonal) or identity (rows orthonormal).
-        loss: squared, or cross_entropy on the softmax of the class units.
-        reduction: mean or sum over the images of a batch.
-        linear_output: leave the transfer function out in the last layer.
-        first_layer: square, or rectangular (it is never inverted, reads all inputs,
-            and may have more units than there are inputs or fewer).
-        init: orthogonal or glorot_normal kernels.
-        optimizer: adam_nodebias (as published), adam or sgd.
-        learning_rate: step size.
-        beta1: decay of Adam's first moment.
-        beta2: decay of Adam's second moment.
-        eps: Adam's epsilon, outside the root.
-        batch_size: images of one update.
-        epochs: passes over the training set.
-        steps: updates in all; 0 means whole epochs.
-        eval_every: updates between evaluations; 0 means once an epoch.
-        eval_train_rows: training images evaluated; 0 means all.
-        checkpoint_every: updates between checkpoints; 0 means once an epoch.
-        shuffle: a new order each epoch instead of the order of the files.
-        valid_size: images held out from the end of the training set.
-        diagnose: record angles to BP, orthogonality and condition numbers of the
-            layers with each evaluation.
-        seed: base of all random streams.
-    """
-
-    dataset: str = "mnist"
-    widths: tuple[int, ...] = (784, 784, 784)
-    classes: int = 10
-    transfer: str = "leaky_relu"
-    leaky_slope: float = 0.1
-    algorithm: str = "bp"
-    form: str = "difference"
-    inverse: str = "exact"
-    solver: str = "refine"
-    tolerance: float = traced(1e-5)
-    gamma: float = traced(1e-3, zero_is_static=True)
-    ortho_weight: float = traced(0.0, zero_is_static=True)
-    ortho_target: str = "offdiag"
-    loss: str = "squared"
-    reduction: str = "mean"
-    linear_output: bool = False
-    first_layer: str = "square"
-    init: str = "orthogonal"
-    optimizer: str = "adam_nodebias"
-    learning_rate: float = traced(1e-4)
-    beta1: float = traced(0.9)
-    beta2: float = traced(0.99)
-    eps: float = traced(1e-8)
-    batch_size: int = 60
-    epochs: int = 100
-    steps: int = 0
-    eval_every: int = 0
-    eval_train_rows: int = 0
-    checkpoint_every: int = 0
-    shuffle: bool = False
-    valid_size: int = 0
-    diagnose: bool = True
-    seed: int = traced(1)
-
-    def __post_init__(self):
-        check_choice("dataset", self.dataset, PIXELS)
-        check_choice("algorithm", self.algorithm, RULES)
-        check_choice("transfer", self.transfer, TRANSFERS)
-        check_choice("form", self.form, FORMS)
-        check_choice("inverse", self.inverse, INVERSES)
-        check_choice("solver", self.solver, SOLVERS)
-        check_choice("ortho_target", self.ortho_target, ORTHO_TARGETS)
-        check_choice("loss", self.loss, LOSSES)
-        check_choice("reduction", self.reduction, REDUCTIONS)
-        check_choice("first_layer", self.first_layer, FIRST_LAYERS)
-        check_choice("init", self.init, INITIALISERS)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_range("leaky_slope", self.leaky_slope, low=0, high=1, low_open=True)
-        check_range("gamma", self.gamma, low=0, high=1)
-        check_range("ortho_weight", self.ortho_weight, low=0)
-        check_range("tolerance", self.tolerance, low=0, high=1, low_open=True)
-        check_range("learning_rate", self.learning_rate, low=0, low_open=True)
-        check_range("beta1", self.beta1, low=0, high=1, high_open=True)
-        check_range("beta2", self.beta2, low=0, high=1, high_open=True)
-        check_range("eps", self.eps, low=0, low_open=True)
-        for name in ("batch_size", "epochs", "classes"):
-            check_range(name, getattr(self, name), low=1)
-        for name in ("steps", "eval_every", "eval_train_rows", "checkpoint_every"):
-            check_range(name, getattr(self, name), low=0)
-        check_range("valid_size", self.valid_size, low=0)
-        check_range("seed", self.seed, low=0, high=2**31 - 1)
-        _check_widths(self)
-        if self.form == "subtract" and self.gamma == 0 and self.algorithm != "tp":
-            raise UsageError("gamma", 0, "> 0 with form subtract")
-
-
-def _check_widths(config: Config) -> None:
-    widths, pixels = config.widths, PIXELS[config.dataset]
-    # A rectangular first layer may have more units than inputs.
-    falling = widths[1:] if config.first_layer == "rectangular" else widths
-    steps = zip(falling, falling[1:], strict=False)
-    if len(widths) < 2 or any(b > a for a, b in steps):
-        raise UsageError("widths", widths, "two or more widths that never grow")
-    if widths[0] != pixels:
-        raise UsageError("widths", widths, f"{pixels} first, the pixels of an image")
-    if widths[-1] < config.classes:
-        raise UsageError(
-            "widths", widths, f"a last width >= classes ({config.classes})"
-        )
 
 
 def scaled(config: Config, scale: Literal["smoke", "small", "paper"]) -> Config:

@@ -1,7 +1,6 @@
 """Training invertible networks: from configs to a run directory."""
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gaitprop import diagnostics, networks, rules, upstream
-from gaitprop.experiments import Config
+from gaitprop.config import Config
 from gaitprop.optimizer import make_optimizer
-from shared import checkpoint, chunk, data, parallel, runs, sweep, training
-from shared.config import from_dict
+from shared import checkpoint, data, groups, runs, training
 from shared.data import batching
 from shared.errors import UsageError
 
@@ -134,72 +132,78 @@ def train(
         UsageError: for settings or data that do not fit together.
         FloatingPointError: if a single run becomes non-finite.
     """
-    groups = [group.indices for group in sweep.group(configs)]
-    folders = _folders(run.checkpoints, len(groups)) if run is not None else None
-
-    def train_group(static, hyper, indices):
-        folder = folders and folders[groups.index(indices)]
-        return _train_group(
-            static, hyper, indices, data_dir, devices, run, folder, progress
-        )
-
-    return sweep.run(configs, train_group)
+    train_group = functools.partial(_train_group, data_dir)
+    return groups.train(
+        configs, train_group, run=run, devices=devices, progress=progress
+    )
 
 
 def _train_group(
-    static, hyper, indices, data_dir, devices, run, checkpoints, progress
+    data_dir: str | Path | None, static: Any, hyper: groups.Hyper, place: groups.Place
 ) -> list[dict[str, Any]]:
-    started = time.monotonic()
-    many = len(indices) > 1
-    dataset = data.load(static.dataset, data_dir, valid_size=static.valid_size)
-    _check_fits(static, dataset)
-    mesh = parallel.mesh(devices, axis="member" if many else "data")
-    axis_name = "data" if devices > 1 and not many else None
+    dataset = _load(static, data_dir)
     scale = dataset.info.scale
-    program = build(static, scale=scale, axis_name=axis_name)
+    program = build(static, scale=scale, axis_name=place.axis_name)
     batches = batching.epochs(
         batching.rows(dataset.train), static.batch_size, shuffle=static.shuffle
     )
-    steps = static.steps or static.epochs * batches.per_epoch
     first = batching.slice_rows(dataset.train, 0, static.batch_size)
-    start = _start(program, hyper, many)
-    fit = functools.partial(
-        training.fit,
-        program,
-        start,
-        dataset.train,
-        batches,
-        steps=steps,
-        log_every=min(100, batches.per_epoch),
-        eval_every=static.eval_every or None,
-        checkpoint_every=static.checkpoint_every or None,
-        evaluate=_splits(dataset, static.eval_train_rows),
-        probe=make_probe(static, first, scale) if static.diagnose else None,
-        members=many,
-        mesh=mesh if devices > 1 else None,
-        checkpoints=checkpoints,
-        log=None if run is None else lambda s, m, r: run.log(s, r, indices[m]),
-        rewind=None if run is None else lambda s: run.cut(s, indices),
-        progress=progress,
-        label=f"{static.algorithm} x{len(indices)}" if many else static.algorithm,
-    )
     try:
-        fitted = fit()
-    except FloatingPointError as error:
-        restored = checkpoints and checkpoint.restore(checkpoints, start)
-        params = (restored[1] if restored else start).params
-        cause = diagnostics.find_singular(params) or "no kernel was singular before"
-        raise FloatingPointError(f"{error}; {cause}. {REMEDY}") from error
-    seconds = time.monotonic() - started
-    return [
-        summarise(
-            fitted.history[m] if run is None else run.records(i),
-            fitted.failed[m],
-            steps,
-            seconds,
+        fitted = groups.fit(
+            program,
+            hyper,
+            place,
+            dataset.train,
+            batches,
+            steps=static.steps or static.epochs * batches.per_epoch,
+            headline=headline,
+            log_every=min(100, batches.per_epoch),
+            eval_every=static.eval_every or None,
+            checkpoint_every=static.checkpoint_every or None,
+            evaluate=_splits(dataset, static.eval_train_rows),
+            probe=make_probe(static, first, scale) if static.diagnose else None,
+            label=static.algorithm,
         )
-        for m, i in enumerate(indices)
-    ]
+    except FloatingPointError as error:
+        last = start = groups.start(program, hyper)
+        if place.checkpoints is not None:
+            _, last = checkpoint.restore(place.checkpoints, start) or (0, start)
+        cause = diagnostics.find_singular(last.params)
+        cause = cause or "no kernel was singular before"
+        raise FloatingPointError(f"{error}; {cause}. {REMEDY}") from error
+    return [member.summary for member in fitted]
+
+
+def _load(static: Any, data_dir: str | Path | None) -> data.Dataset:
+    """Load the data set of a config, and check that they fit together."""
+    dataset = data.load(static.dataset, data_dir, valid_size=static.valid_size)
+    height, width, channels = dataset.info.shape
+    pixels = height * width * channels
+    if static.widths[0] != pixels:
+        allowed = f"{pixels} first, the pixels of {static.dataset}"
+        raise UsageError("widths", static.widths, allowed)
+    if static.classes < dataset.info.classes:
+        allowed = f"at least the {dataset.info.classes} of {static.dataset}"
+        raise UsageError("classes", static.classes, allowed)
+    return dataset
+
+
+def _splits(dataset: data.Dataset, rows: int) -> dict[str, data.Split]:
+    count = batching.rows(dataset.train)
+    train = batching.slice_rows(dataset.train, 0, min(rows or count, count))
+    splits = {"train": train, "valid": dataset.valid, "test": dataset.test}
+    return {name: split for name, split in splits.items() if batching.rows(split)}
+
+
+def headline(records: Sequence[training.Record]) -> dict[str, float]:
+    """Return the peak and final accuracies of one member from its records."""
+    found = {}
+    for name in ACCURACIES:
+        series = [record[name] for record in records if name in record]
+        if series:
+            peak, final = diagnostics.peak_final(series)
+            found |= {f"{name}/peak": peak, f"{name}/final": final}
+    return found
 
 
 def evaluate(
@@ -210,19 +214,14 @@ def evaluate(
     Raises:
         UsageError: if the run has no whole checkpoint, or the data set is missing.
     """
-    records: dict[int, training.Record] = {}
-    for static, indices, dataset, step, train_state in _restored(path, data_dir):
-        program = build(static, scale=dataset.info.scale)
-        assess = chunk.make_assess(
-            program.evaluate,
-            _splits(dataset, static.eval_train_rows),
-            members=len(indices) > 1,
-            how="auto",
-            mesh=None,
-        )
-        for index, record in zip(indices, assess(train_state), strict=True):
-            records[index] = {"member": index, "step": step, **record}
-    return [records[index] for index in sorted(records)]
+    data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
+
+    def prepare(static):
+        dataset = _load(static, data_dir)
+        splits = _splits(dataset, static.eval_train_rows)
+        return build(static, scale=dataset.info.scale), splits
+
+    return groups.evaluate(path, Config, prepare)
 
 
 class Updates(NamedTuple):
@@ -246,12 +245,10 @@ def updates(path: str | Path, *, data_dir: str | Path | None = None) -> list[Upd
         UsageError: if the run has no whole checkpoint, or the data set is missing.
     """
     found = []
-    for static, indices, dataset, _, train_state in _restored(path, data_dir):
-        if len(indices) > 1:
-            train_state = jax.tree.map(lambda leaf: leaf[0], train_state)
+    for static, _, dataset, (first, *_) in _restored(path, data_dir):
         batch = batching.slice_rows(dataset.train, 0, static.batch_size)
         pair = jax.jit(functools.partial(_updates, static, batch, dataset.info.scale))(
-            train_state
+            first
         )
         own, bp = ([np.asarray(g["kernel"]) for g in grads] for grads in pair[:2])
         found.append(Updates(static.algorithm, own, bp))
@@ -274,88 +271,25 @@ def export(
     """
     path = Path(path)
     places = runs.members(path) or [path]
+    configs = runs.read_configs(path, Config)
     folders = {}
-    for _, indices, _, _, train_state in _restored(path, data_dir):
-        for m, index in enumerate(indices):
-            params = train_state.params
-            if len(indices) > 1:
-                params = jax.tree.map(lambda leaf: leaf[m], params)  # noqa: B023
-            config = from_dict(Config, runs.read_config(places[index])["config"])
+    for _, indices, _, states in _restored(path, data_dir):
+        for index, state in zip(indices, states, strict=True):
             records = runs.read_metrics(places[index])
             series = {
                 name: [r[metric] for r in records if metric in r]
                 for name, metric in zip(upstream.SERIES, RECORDED, strict=True)
             }
-            settings = upstream.settings_of(config)
-            folders[index] = upstream.export(directory, settings, params, series)
+            settings = upstream.settings_of(configs[index])
+            folders[index] = upstream.export(directory, settings, state.params, series)
     return [folders[index] for index in sorted(folders)]
 
 
 def _restored(path: str | Path, data_dir: str | Path | None) -> Iterator[tuple]:
-    """Yield `(static, indices, dataset, step, train_state)` per group of a run."""
-    path = Path(path)
-    places = runs.members(path) or [path]
-    stored = [runs.read_config(place) for place in places]
-    data_dir = data_dir or stored[0]["options"]["data_dir"]
-    groups = sweep.group([from_dict(Config, s["config"]) for s in stored])
-    folders = _folders(path / "checkpoints", len(groups))
-    for (static, indices, hyper), folder in zip(groups, folders, strict=True):
-        dataset = data.load(static.dataset, data_dir, valid_size=static.valid_size)
+    """Yield `(static, indices, dataset, states)` for each group of a run."""
+    data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
+    for static, hyper, indices, checkpoints in groups.stored(path, Config):
+        dataset = _load(static, data_dir)
         program = build(static, scale=dataset.info.scale)
-        start = functools.partial(_start, program, many=len(indices) > 1)
-        restored = checkpoint.restore(folder, jax.eval_shape(start, hyper))
-        if restored is None:
-            raise UsageError("run", str(path), "one with a whole checkpoint")
-        yield static, indices, dataset, *restored
-
-
-def _folders(checkpoints: Path, groups: int) -> list[Path]:
-    """Return the checkpoint directory of each group of members."""
-    if groups == 1:
-        return [checkpoints]
-    return [checkpoints / f"group-{number:02d}" for number in range(groups)]
-
-
-def _start(program: training.Program, hyper: dict, many: bool) -> training.TrainState:
-    def start(hyper):
-        return program.init(jax.random.key(hyper["seed"]), hyper)
-
-    if many:
-        return sweep.fan_out(start, how="map")(hyper)
-    return jax.jit(start)({name: values[0] for name, values in hyper.items()})
-
-
-def _check_fits(static: Any, dataset: data.Dataset) -> None:
-    height, width, channels = dataset.info.shape
-    pixels = height * width * channels
-    if static.widths[0] != pixels:
-        allowed = f"{pixels} first, the pixels of {static.dataset}"
-        raise UsageError("widths", static.widths, allowed)
-    if static.classes < dataset.info.classes:
-        allowed = f"at least the {dataset.info.classes} of {static.dataset}"
-        raise UsageError("classes", static.classes, allowed)
-
-
-def _splits(dataset: data.Dataset, rows: int) -> dict[str, data.Split]:
-    count = batching.rows(dataset.train)
-    train = batching.slice_rows(dataset.train, 0, min(rows or count, count))
-    splits = {"train": train, "valid": dataset.valid, "test": dataset.test}
-    return {name: split for name, split in splits.items() if batching.rows(split)}
-
-
-def summarise(
-    records: Sequence[training.Record],
-    failed: tuple[int, str] | None,
-    steps: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """Return the summary of one member from its records."""
-    summary: dict[str, Any] = {"status": "done", "steps": steps}
-    if failed is not None:
-        summary["status"] = f"failed: {failed[1]} non-finite at step {failed[0]}"
-    for name in ACCURACIES:
-        series = [record[name] for record in records if name in record]
-        if series:
-            peak, final = diagnostics.peak_final(series)
-            summary |= {f"{name}/peak": peak, f"{name}/final": final}
-    return {**summary, "seconds": round(seconds, 2)}
+        _, states = groups.restore(program, hyper, checkpoints)
+        yield static, indices, dataset, states

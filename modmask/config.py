@@ -1,12 +1,12 @@
 """Settings of mask training, and of whole experiments."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from shared.config import traced
-from shared.errors import UsageError, check_choice, check_range
+from shared.config import check_choices, check_ranges, traced
+from shared.errors import UsageError
 
-TASKS = (
+TaskName = Literal[
     "tuple",
     "tuple_ff",
     "tuple_ff_copyweight",
@@ -20,18 +20,18 @@ TASKS = (
     "cifar10_grad_cosine",
     "permuted_mnist",
     "deepmind_math",
-)
-KINDS = ("gumbel", "hard_concrete", "annealed")
-PENALTIES = ("linear", "l0", "density")
-TUPLE_MODES = (
+]
+TupleMode = Literal[
     "together",
     "only_one",
     "only_one_io",
     "same_output",
     "same_input",
     "same_io",
-)
-SCAN_SPLITS = ("simple", "length", "jump", "turn_left")
+]
+ScanSplit = Literal["simple", "length", "jump", "turn_left"]
+TASKS, TUPLE_MODES, SCAN_SPLITS = map(get_args, (TaskName, TupleMode, ScanSplit))
+DIFFICULTIES = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True)
@@ -91,21 +91,15 @@ class MaskConfig:
 
     def __post_init__(self):
         """Refuse values that no mask can be trained with."""
-        check_range("mask_lr", self.mask_lr, low=0, low_open=True)
-        check_range("mask_loss_weight", self.mask_loss_weight, low=0)
-        check_range("mask_init", self.mask_init, low=-100, high=100)
-        check_range("mask_tau", self.mask_tau, low=0, low_open=True)
-        check_range("mask_density", self.mask_density, low=0, high=1)
-        check_choice("mask_kind", self.mask_kind, KINDS)
-        check_choice("mask_penalty", self.mask_penalty, PENALTIES)
-        check_choice("mask_noise", self.mask_noise, ("hash", "threefry"))
-        check_choice("mask_how", self.mask_how, ("auto", "vmap", "loop", "shard"))
-        for name in ("mask_steps", "mask_samples", "batch_size"):
-            check_range(name, getattr(self, name), low=1)
-        whole = ("mask_batch_size", "mask_warmup", "mask_patience", "eval_every")
-        for name in (*whole, "checkpoint_every", "grad_clip"):
-            check_range(name, getattr(self, name), low=0)
-        check_range("seed", self.seed, low=0, high=2**31 - 1)
+        check_choices(self)
+        check_ranges(self, "mask_lr", "mask_tau", low=0, low_open=True)
+        check_ranges(self, "mask_loss_weight", "grad_clip", low=0)
+        check_ranges(self, "mask_init", low=-100, high=100)
+        check_ranges(self, "mask_density", low=0, high=1)
+        check_ranges(self, "mask_steps", "mask_samples", "batch_size", low=1)
+        check_ranges(self, "mask_batch_size", "mask_warmup", "mask_patience", low=0)
+        check_ranges(self, "eval_every", "checkpoint_every", low=0)
+        check_ranges(self, "seed", low=0, high=2**31 - 1)
         name = "mask_batch_size" if self.mask_batch_size else "batch_size"
         if rows_of_batch(self) % self.mask_samples:
             allowed = f"a multiple of mask_samples ({self.mask_samples})"
@@ -172,21 +166,7 @@ class Config(MaskConfig):
         valid_limit: rows of each validation set that are used, 0 for all.
     """
 
-    task: Literal[
-        "tuple",
-        "tuple_ff",
-        "tuple_ff_copyweight",
-        "addmul",
-        "addmul_ff",
-        "scan",
-        "trafo_scan",
-        "cifar10_class_removal",
-        "cifar10_resnet_class_removal",
-        "cifar10_mask_stability",
-        "cifar10_grad_cosine",
-        "permuted_mnist",
-        "deepmind_math",
-    ] = "tuple"
+    task: TaskName = "tuple"
     steps: int = 20_000
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = traced(1e-3)
@@ -211,17 +191,10 @@ class Config(MaskConfig):
     tied_embeddings: bool = False
     cnn_dropout: bool = True
     resnet_depth: int = 110
-    tuple_mode: Literal[
-        "together",
-        "only_one",
-        "only_one_io",
-        "same_output",
-        "same_input",
-        "same_io",
-    ] = "together"
+    tuple_mode: TupleMode = "together"
     tuple_delay: int = 0
     held_out_pairs: bool = False
-    scan_train_split: Literal["simple", "length", "jump", "turn_left"] = "simple"
+    scan_train_split: ScanSplit = "simple"
     scan_analyze_splits: tuple[str, ...] = ("jump", "length", "turn_left")
     removed_classes: tuple[int, ...] = ()
     keep_last_layer: bool = False
@@ -247,39 +220,22 @@ class Config(MaskConfig):
     def __post_init__(self):
         """Refuse values that no experiment can run with."""
         super().__post_init__()
-        check_choice("task", self.task, TASKS)
-        check_choice("optimizer", self.optimizer, ("adam", "sgd"))
-        check_choice("tuple_mode", self.tuple_mode, TUPLE_MODES)
-        check_choice("scan_train_split", self.scan_train_split, SCAN_SPLITS)
-        check_choice("stability_on", self.stability_on, ("minimal", "all"))
-        check_choice("inverse_io", self.inverse_io, ("none", "fullmask", "ones"))
-        for split in self.scan_analyze_splits:
-            check_choice("scan_analyze_splits", split, SCAN_SPLITS)
-        for name in ("math_train_splits", "math_mask_splits"):
-            for split in getattr(self, name):
-                check_choice(name, split, ("easy", "medium", "hard"))
-        check_range("lr", self.lr, low=0, low_open=True)
-        check_range("weight_decay", self.weight_decay, low=0)
-        check_range("adam_b2", self.adam_b2, low=0, high=1, high_open=True)
-        check_range("adam_eps", self.adam_eps, low=0, low_open=True)
-        check_range("dropout", self.dropout, low=0, high=1, high_open=True)
-        check_range("digits", self.digits, low=1, high=4)
-        check_range("ff_multiplier", self.ff_multiplier, low=0, low_open=True)
-        counts = ("state_size", "layers", "embedding_size", "heads", "encoder_layers")
-        for name in (*counts, "decoder_layers", "transfer_tasks", "steps"):
-            check_range(name, getattr(self, name), low=1)
-        for name in (
-            "lr_warmup",
-            "data_limit",
-            "valid_limit",
-            "math_items",
-            "tuple_delay",
-        ):
-            check_range(name, getattr(self, name), low=0)
-        for label in self.removed_classes:
-            check_range("removed_classes", label, low=0, high=9)
-        for size in self.layer_sizes:
-            check_range("layer_sizes", size, low=1)
+        check_choices(
+            self,
+            scan_analyze_splits=SCAN_SPLITS,
+            math_train_splits=DIFFICULTIES,
+            math_mask_splits=DIFFICULTIES,
+        )
+        check_ranges(self, "lr", "adam_eps", "ff_multiplier", low=0, low_open=True)
+        check_ranges(self, "weight_decay", low=0)
+        check_ranges(self, "adam_b2", "dropout", low=0, high=1, high_open=True)
+        check_ranges(self, "digits", low=1, high=4)
+        check_ranges(self, "steps", "state_size", "layers", "layer_sizes", low=1)
+        check_ranges(self, "embedding_size", "heads", "transfer_tasks", low=1)
+        check_ranges(self, "encoder_layers", "decoder_layers", low=1)
+        check_ranges(self, "lr_warmup", "data_limit", "valid_limit", low=0)
+        check_ranges(self, "math_items", "tuple_delay", low=0)
+        check_ranges(self, "removed_classes", low=0, high=9)
         if self.resnet_depth < 8 or self.resnet_depth % 6 != 2:
             raise UsageError("resnet_depth", self.resnet_depth, "6 n + 2, n >= 1")
         if self.tuple_delay and self.task != "tuple":

@@ -1,46 +1,29 @@
 """The phases of a run: its weights, then its masks; each resumes where it was."""
 
 import functools
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
-from modmask import masks, names, pictures, tasks, weights
+from modmask import journal, masks, names, pictures, tasks, weights
 from modmask.config import Config
 from modmask.task import Problem, Stage
 from modmask.tasks import samplers
-from shared import checkpoint, masking, parallel, runs, sweep, training
-from shared.config import from_dict, split
+from shared import groups, masking, runs, sweep, training
+from shared.config import split
 from shared.data import batching
 from shared.errors import UsageError
+from shared.groups import Place
 from shared.model import Variables
 
-
-class Place(NamedTuple):
-    """Where a run writes to, and on what it computes.
-
-    Attributes:
-        run: the run directory; None keeps everything in memory.
-        indices: of the run's members, for each config of the group.
-        checkpoints: directory of the group's checkpoints.
-        devices: how many share the members of a phase, or the batch of a single
-            network.
-        progress: see `training.fit`.
-    """
-
-    run: runs.Run | None = None
-    indices: tuple[int, ...] = ()
-    checkpoints: Path | None = None
-    devices: int = 1
-    progress: bool | None = None
+WEIGHTS = "weights"
+"""The phase that trains them, and its folder of checkpoints."""
 
 
 def train_weights(
@@ -56,17 +39,13 @@ def train_weights(
     firsts = list(dict.fromkeys(owners))
     many = len(firsts) > 1
     axis_name = "data" if place.devices > 1 and not many else None
-    program = weights.build(problem.task, static, axis_name=axis_name)
-    setting = jax.tree.map(np.asarray, problem.weights.setting)
-
-    begin = functools.partial(_begin, program, setting)
+    program = _program(problem, static, axis_name=axis_name)
     arrays = _rows(problem.train, problem.weights.rows)
-    states = [jax.jit(begin)(split(configs[i])[1]) for i in firsts]
     count = batching.rows(arrays)
     size = min(static.batch_size, count)
     fitted = training.fit(
         program,
-        _stacked(states),
+        groups.start(program, _hyper(configs, firsts)),
         arrays,
         batching.with_replacement(count, size, augment=problem.augment),
         steps=static.steps,
@@ -75,12 +54,12 @@ def train_weights(
         checkpoint_every=static.checkpoint_every or static.eval_every or None,
         evaluate={**problem.valid, "train": _subset(arrays, problem)},
         members=many,
-        mesh=mesh_of(place, "member" if many else "data"),
+        mesh=place.mesh("member" if many else "data"),
         progress=place.progress,
         label="weights",
-        **outputs(
+        **journal.outputs(
             place,
-            "weights",
+            WEIGHTS,
             0,
             static.steps,
             [[i for i, o in enumerate(owners) if o == first] for first in firsts],
@@ -98,11 +77,6 @@ def train_weights(
         for first, own in zip(firsts, states, strict=True)
     }
     return [found[owner] for owner in owners]
-
-
-def mesh_of(place: Place, axis: str) -> Mesh | None:
-    """Return a mesh of the place's devices, None for a single one."""
-    return parallel.mesh(place.devices, axis=axis) if place.devices > 1 else None
 
 
 def shared_weights(configs: Sequence[Config]) -> list[int]:
@@ -211,7 +185,7 @@ def train_masks(
         return {"mask_lr": own.mask_lr * share}
 
     prefixes = [f"analyzer/{member.stage.name}/" for member in members]
-    told = outputs(
+    told = journal.outputs(
         place, phase, offset, config.mask_steps, [[o] for o in owners], extra, prefixes
     )
     watch = None
@@ -224,7 +198,7 @@ def train_masks(
         members,
         valid=problem.valid,
         augment=problem.augment,
-        mesh=mesh_of(place, "member"),
+        mesh=place.mesh("member"),
         watch=watch,
         log_every=min(100, config.mask_steps),
         progress=place.progress,
@@ -241,7 +215,7 @@ def train_masks(
             hint = f"{step}; its figures are those of the last evaluation before"
             warnings.warn(message + hint, stacklevel=2)
     if told["checkpoints"] is not None:
-        runs.write_text(told["checkpoints"] / CLOSED, "")
+        journal.close(told["checkpoints"])
     return trained.logits
 
 
@@ -260,76 +234,6 @@ def _draw(
         name, named = member.stage.name, names.named(jax.device_get(own))
         number = stages.index(name)
         pictures.show(run, offset + step, name, number, named, index)
-
-
-CLOSED = "closed"
-"""In the checkpoints of a phase that is over: its records are never cut again."""
-
-
-def outputs(
-    place: Place,
-    phase: str,
-    offset: int,
-    steps: int,
-    owners: Sequence[Sequence[int]],
-    extra: Callable[[int, int], dict[str, float]],
-    prefixes: Sequence[str],
-) -> dict[str, Any]:
-    """Return checkpoints, log and rewind of a phase.
-
-    Records count updates over all phases. Those of step 0 are left out in later
-    phases: they would repeat what the phase before recorded last.
-    """
-    folder = None if place.checkpoints is None else place.checkpoints / phase
-    if place.run is None:
-        return {"checkpoints": folder, "log": None, "rewind": None}
-    run, clock = place.run, {"step": 0, "time": time.monotonic()}
-
-    def log(step: int, member: int, record: dict[str, Any]) -> None:
-        if offset and step == 0:
-            return
-        named = {**_keys(record), **extra(member, step)}
-        if step > clock["step"]:
-            now = time.monotonic()
-            clock["rate"] = 1000 * (now - clock["time"]) / (step - clock["step"])
-            clock.update(step=step, time=now)
-        if "rate" in clock:
-            named["timing/ms_per_iter"] = round(clock["rate"], 3)
-        named = {prefixes[member] + name: value for name, value in named.items()}
-        for owner in owners[member]:
-            run.log(offset + step, named, place.indices[owner])
-
-    def rewind(step: int) -> None:
-        clock.update(step=max(step, 0), time=time.monotonic())
-        over = step >= steps or (folder is not None and (folder / CLOSED).exists())
-        if not over:
-            run.cut(offset + max(step, 0) if offset else step, place.indices)
-
-    return {"checkpoints": folder, "log": log, "rewind": rewind}
-
-
-def _keys(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record under the keys of the published program."""
-    named: dict[str, Any] = {}
-    for name, value in record.items():
-        head, _, rest = name.partition("/")
-        if name in ("step", "epoch", "seconds"):
-            continue
-        if head == "batch":
-            named[f"train/{rest}"] = value
-        elif rest:
-            named[f"validation/{name}"] = value
-        else:
-            named[name] = value
-    for metric in ("accuracy", "loss"):
-        values = [
-            v
-            for k, v in named.items()
-            if k.startswith("validation/") and k.count("/") == 2 and k.endswith(metric)
-        ]
-        if values:
-            named[f"validation/mean_{metric}"] = float(np.mean(values))
-    return named
 
 
 def _rate(config: Config, step: int) -> float:
@@ -384,45 +288,30 @@ def trained_weights(path: Path, data_dir: str | Path | None = None) -> list[Vari
     Raises:
         UsageError: if the run has no whole checkpoint of them.
     """
-    places = runs.members(path) or [path]
-    configs = [from_dict(Config, runs.read_config(p)["config"]) for p in places]
+    configs = runs.read_configs(path, Config)
     data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
-    groups = sweep.group(configs)
     found: dict[int, Variables] = {}
-    for group, folder in zip(groups, folders(path, len(groups)), strict=True):
-        own = [configs[i] for i in group.indices]
+    for static, _, indices, checkpoints in groups.stored(path, Config):
+        own = [configs[i] for i in indices]
         problem = tasks.load(own[0], data_dir)
         owners = shared_weights(own)
         firsts = list(dict.fromkeys(owners))
-        program = weights.build(problem.task, group.static)
-        setting = jax.tree.map(np.asarray, problem.weights.setting)
-        begin = functools.partial(_begin, program, setting)
-        hypers = [split(own[i])[1] for i in firsts]
-        like = lambda: _stacked([begin(hyper) for hyper in hypers])  # noqa: B023
-        restored = checkpoint.restore(folder / "weights", jax.eval_shape(like))
-        if restored is None:
-            raise UsageError("run", str(path), "one with a whole checkpoint of weights")
-        states = sweep.unstack(restored[1]) if len(firsts) > 1 else [restored[1]]
-        for i, owner in zip(group.indices, owners, strict=True):
+        program, hyper = _program(problem, static), _hyper(own, firsts)
+        _, states = groups.restore(program, hyper, checkpoints / WEIGHTS)
+        for i, owner in zip(indices, owners, strict=True):
             state = states[firsts.index(owner)]
             found[i] = Variables(state.params, state.state)
     return [found[i] for i in sorted(found)]
 
 
-def _begin(program: training.Program, setting: PyTree, hyper: PyTree) -> Any:
-    """Return the state in which weights begin, from a config's traced part."""
-    key = jax.random.key(hyper["seed"])
-    return program.init(key, {**hyper, "setting": setting})
+def _program(problem: Problem, static: Any, **options: Any) -> training.Program:
+    """Return the program of a problem's weights, whose states know its setting."""
+    program = weights.build(problem.task, static, **options)
+    setting = jax.tree.map(np.asarray, problem.weights.setting)
+    init = lambda key, hyper: program.init(key, {**hyper, "setting": setting})
+    return program._replace(init=init)
 
 
-def _stacked(states: Sequence[training.TrainState]) -> training.TrainState:
-    """Give several states a member axis, and leave a single one as it is."""
-    return sweep.stack(states) if len(states) > 1 else states[0]
-
-
-def folders(path: Path, groups: int) -> list[Path]:
-    """Return the checkpoint directory of each group of a run's members."""
-    checkpoints = path / "checkpoints"
-    if groups == 1:
-        return [checkpoints]
-    return [checkpoints / f"group-{number:02d}" for number in range(groups)]
+def _hyper(configs: Sequence[Config], chosen: Sequence[int]) -> dict[str, Array]:
+    """Return the traced parts of some configs, arrays `[chosen]`."""
+    return sweep.stack([split(configs[i])[1] for i in chosen])

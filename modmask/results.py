@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from shared import runs
+from shared import disk
 
 FILE = "results.json"
 
@@ -15,7 +15,7 @@ FILE = "results.json"
 def write(path: Path, results: Mapping[str, Any]) -> None:
     """Write flat results, `{"group/name": number}`, into a run directory."""
     plain = {name: float(value) for name, value in results.items()}
-    runs.write_text(Path(path) / FILE, json.dumps(plain, indent=1, sort_keys=True))
+    disk.write_text(Path(path) / FILE, json.dumps(plain, indent=1, sort_keys=True))
 
 
 def read(path: Path) -> dict[str, float]:
@@ -29,8 +29,5 @@ def export(path: Path, exports: Mapping[str, Any]) -> None:
     for name, value in exports.items():
         many = isinstance(value, Mapping)
         file = Path(path) / "export" / f"{name}.{'npz' if many else 'npy'}"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.part")
-        with part.open("wb") as stream:
+        with disk.replacing(file) as draft, draft.open("wb") as stream:
             np.savez(stream, **value) if many else np.save(stream, value)
-        part.replace(file)

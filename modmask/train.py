@@ -1,6 +1,5 @@
 """Training networks, then masks over them: from configs to a run directory."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from modmask import analyses, phases, results, tasks, weights
 from modmask.config import Config
 from modmask.evaluate import assess
 from modmask.names import original_name
-from modmask.phases import Place
 from modmask.task import Problem
-from shared import masking, runs, sweep, training
-from shared.config import from_dict
+from shared import groups, masking, runs, training
+from shared.groups import Place
 from shared.model import Variables
 
 DTYPES = ("float32", "float64")
@@ -62,40 +60,30 @@ def train(
         UsageError: for settings or data that do not fit together.
         FloatingPointError: if the training of weights, or of all masks, diverges.
     """
-    groups = [group.indices for group in sweep.group(configs)]
-    folders = None if run is None else phases.folders(run.path, len(groups))
 
-    def train_group(static, hyper, indices):
+    def train_group(static, hyper, place):
         del static, hyper
-        own = [configs[i] for i in indices]
-        folder = None if folders is None else folders[groups.index(indices)]
-        place = Place(run, indices, folder, devices, progress)
-        return _train_group(own, data_dir, place)
+        return _train_group([configs[i] for i in place.indices], data_dir, place)
 
-    return sweep.run(configs, train_group)
+    return groups.train(
+        configs, train_group, run=run, devices=devices, progress=progress
+    )
 
 
 def _train_group(
     configs: Sequence[Config], data_dir: str | Path | None, place: Place
 ) -> list[dict[str, Any]]:
-    started = time.monotonic()
     config = configs[0]
     problem = tasks.load(config, data_dir)
     if config.task == "permuted_mnist":
         outcomes = analyses.transfer.run(problem, configs, place)
     else:
         outcomes = _weights_and_masks(problem, configs, place)
-    seconds = round(time.monotonic() - started, 1)
     for index, outcome in zip(place.indices, outcomes, strict=True):
         if place.run is not None:
-            write_outcome(_directory(place.run, index), outcome)
+            write_outcome(place.run.directory(index), outcome)
     return [
-        {
-            "status": "done",
-            **headline(outcome.results),
-            "steps": outcome.steps,
-            "seconds": seconds,
-        }
+        {"status": "done", **headline(outcome.results), "steps": outcome.steps}
         for outcome in outcomes
     ]
 
@@ -148,10 +136,6 @@ def write_outcome(path: Path, outcome: analyses.Outcome) -> None:
     results.write(path, outcome.results)
 
 
-def _directory(run: runs.Run, index: int) -> Path:
-    return run.members[index] if run.members else run.path
-
-
 def stored_masks(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Read the logits that a finished run or member exported, by stage and name."""
     found = {}
@@ -178,8 +162,9 @@ def evaluate(
     data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
     networks = phases.trained_weights(path, data_dir)
     records = []
-    for member, (place, network) in enumerate(zip(places, networks, strict=True)):
-        config = from_dict(Config, runs.read_config(place)["config"])
+    configs = runs.read_configs(path, Config)
+    found = zip(places, configs, networks, strict=True)
+    for member, (place, config, network) in enumerate(found):
         problem = tasks.load(config, data_dir)
         chosen: dict[str, Any] = {"network": None}
         for stage, logits in stored_masks(place).items():

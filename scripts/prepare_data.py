@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from multipath.trees import data as trees
+from shared import cli
 from shared.data import tfds
 from shared.data.catalog import DOWNLOADS, SETS
 from shared.data.fetch import FetchError, fetch
@@ -34,8 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         for name in options.names:
             known = sorted({*SETS, *DOWNLOADS})
             check_choice("data set", name, [*known, "trees", *ARCHIVES])
-        for name in options.names:
-            _prepare(name, options)
+        with cli.short_warnings():
+            for name in options.names:
+                _prepare(name, options)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -80,8 +82,9 @@ def _prepare(name: str, options: argparse.Namespace) -> None:
         for archive in ARCHIVES if name == "trees" else (name,):
             path = options.data_dir / f"{archive}.npz"
             kind = trees.ARCHIVES[archive.removeprefix("trees/")]
-            trees.write(kind, options.data_dir, path)
-            print(f"{path}: written", flush=True)
+            train, test = trees.write(kind, options.data_dir, path)
+            counted = f"{train:,} training and {test:,} test images"
+            print(f"{path}: written, {counted}", flush=True)
     elif name not in DOWNLOADS:
         print(f"{name}: ships with the package")
     elif options.via == "tfds":

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from shared import parallel
 from shared.errors import UsageError, check_range
 
 VERSION = 1
@@ -54,7 +55,7 @@ def save(
     directory = Path(directory).absolute()
     leaves = _describe(tree)
     temporary = directory / f".writing-{step:08d}"
-    if jax.process_index() == 0:
+    if parallel.is_lead():
         try:
             directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
@@ -63,12 +64,12 @@ def save(
             raise UsageError(
                 "checkpoint directory", str(directory), f"writable ({error.strerror})"
             ) from error
-    _barrier(f"checkpoint {step} begins")
+    parallel.barrier(f"checkpoint {step} begins")
     ocp.save(str(temporary / "tree"), _storable(tree))
-    if jax.process_index() == 0:
+    if parallel.is_lead():
         _write_manifest(temporary, step, leaves)
         _commit(directory, temporary, step, keep)
-    _barrier(f"checkpoint {step} is written")
+    parallel.barrier(f"checkpoint {step} is written")
 
 
 def restore(directory: str | os.PathLike, like: PyTree) -> tuple[int, PyTree] | None:
@@ -112,13 +113,6 @@ def restore(directory: str | os.PathLike, like: PyTree) -> tuple[int, PyTree] | 
 def steps(directory: str | os.PathLike) -> list[int]:
     """Return the steps of the checkpoints in a directory, in rising order."""
     return sorted({_order(path)[0] for path in _checkpoints(Path(directory))})
-
-
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
 
 
 def _order(path: Path) -> tuple[int, int]:

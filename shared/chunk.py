@@ -69,11 +69,64 @@ def make_advance(
         members: whether states have a leading member axis.
         how, schedule, mesh: as for `training.fit`; the mesh is that of the members.
     """
+    work = _work(step_fn, batches)
     one = jax.eval_shape(
         lambda s: jax.tree.map(lambda x: x[0], s) if members else s, train_state
     )
+    shapes = jax.eval_shape(work.first, one, train)
+    empty = lambda: _no_tally(shapes)
 
-    def plan_of(state, arrays):
+    def scanned(state, arrays, length):
+        plan = work.plan(state, arrays)
+        body = lambda _, carry: work.single(carry, arrays, plan)
+        return jax.lax.fori_loop(0, length, body, (state, empty()))
+
+    slow_scan = jax.default_backend() == "cpu" and sweep.has_convolution(
+        work.first, one, train
+    )
+    if schedule == "scan" or (schedule == "auto" and not slow_scan):
+        run = _over_members(jax.jit(scanned), members, how, mesh)
+    elif members and how in ("vmap", "map"):
+        mapped = sweep.fan_out(work.single, how=how, in_axes=(0, None, 0), mesh=mesh)
+        plans = sweep.fan_out(work.plan, how=how, in_axes=(0, None))
+        count = jax.tree.leaves(train_state)[0].shape[0]
+        many = lambda: jax.tree.map(lambda x: jnp.stack([x] * count), empty())
+        run = _stepped(mapped, plans, many)
+    else:
+        single = jax.jit(work.single, donate_argnums=0)
+        stepped = _stepped(single, jax.jit(work.plan), empty)
+        run = _over_members(stepped, members, "loop", mesh)
+
+    def advance(state, step, target):
+        tallies = []
+        while step < target:
+            # A chunk ends with its epoch because the next one has its own plan.
+            epoch_end = (step // batches.per_epoch + 1) * batches.per_epoch
+            length = min(target, epoch_end) - step
+            state, tally = run(state, train, np.int32(length))
+            tallies.append(tally)
+            step += length
+        return state, tallies
+
+    return advance
+
+
+class _Work(NamedTuple):
+    """The pure functions of one member that all schedules are made of.
+
+    Attributes:
+        plan: `(state, arrays) -> plan` of the epoch that the state is in.
+        single: `((state, tally), arrays, plan)` of one step, and what came of it.
+        first: `(state, arrays) -> metrics` of one step.
+    """
+
+    plan: Callable[..., Any]
+    single: Callable[..., Any]
+    first: Callable[..., dict[str, Array]]
+
+
+def _work(step_fn: Callable, batches: batching.Batches) -> _Work:
+    def plan(state, arrays):
         del arrays
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), 0)
         return batches.plan(key, state.step // batches.per_epoch, state.hyper)
@@ -89,45 +142,14 @@ def make_advance(
         return new_state, _record(tally, metrics, state.step)
 
     def first(state, arrays):
-        return step_fn(state, draw(state, arrays, plan_of(state, arrays)))[1]
+        return step_fn(state, draw(state, arrays, plan(state, arrays)))[1]
 
-    def empty():
-        zero = {k: jnp.zeros(m.shape, m.dtype) for k, m in shapes.items()}
-        return Tally(zero, jnp.int32(0), jnp.int32(-1), jnp.int32(0))
+    return _Work(plan, single, first)
 
-    def scanned(state, arrays, length):
-        plan = plan_of(state, arrays)
-        body = lambda _, carry: single(carry, arrays, plan)
-        return jax.lax.fori_loop(0, length, body, (state, empty()))
 
-    shapes = jax.eval_shape(first, one, train)
-    slow_scan = jax.default_backend() == "cpu" and sweep.has_convolution(
-        first, one, train
-    )
-    if schedule == "scan" or (schedule == "auto" and not slow_scan):
-        run = _over_members(jax.jit(scanned), members, how, mesh)
-    elif members and how in ("vmap", "map"):
-        mapped = sweep.fan_out(single, how=how, in_axes=(0, None, 0), mesh=mesh)
-        plans = sweep.fan_out(plan_of, how=how, in_axes=(0, None))
-        count = jax.tree.leaves(train_state)[0].shape[0]
-        many = lambda: jax.tree.map(lambda x: jnp.stack([x] * count), empty())
-        run = _stepped(mapped, plans, many)
-    else:
-        stepped = _stepped(jax.jit(single, donate_argnums=0), jax.jit(plan_of), empty)
-        run = _over_members(stepped, members, "loop", mesh)
-
-    def advance(state, step, target):
-        tallies = []
-        while step < target:
-            # A chunk ends with its epoch because the next one has its own plan.
-            epoch_end = (step // batches.per_epoch + 1) * batches.per_epoch
-            length = min(target, epoch_end) - step
-            state, tally = run(state, train, np.int32(length))
-            tallies.append(tally)
-            step += length
-        return state, tallies
-
-    return advance
+def _no_tally(shapes: Mapping[str, Any]) -> Tally:
+    zero = {k: jnp.zeros(m.shape, m.dtype) for k, m in shapes.items()}
+    return Tally(zero, jnp.int32(0), jnp.int32(-1), jnp.int32(0))
 
 
 def _stepped(single: Callable, plan_of: Callable, empty: Callable) -> Callable:

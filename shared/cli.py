@@ -1,4 +1,4 @@
-"""The command line: a dataclass becomes flags, an error becomes one line.
+"""The command line: an experiment by name, flags for its config, errors in one line.
 
 `SYSTEM EXPERIMENT [run options] [--field V]`: run options are the same everywhere and
 never fields of a config; every field of the experiment's config is a flag, all in one
@@ -8,11 +8,9 @@ flat namespace.
 import contextlib
 import dataclasses
 import importlib
-import io
 import os
 import re
 import sys
-import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from shared import config as configs
-from shared import runs
+from shared import flags, runs
 from shared.config import Experiment
-from shared.errors import UsageError, check_choice, check_range, closest
+from shared.errors import UsageError, check_choice, check_range
 
 T = TypeVar("T")
 
@@ -103,10 +101,10 @@ def parse(argv: Sequence[str], systems: Mapping[str, Any], *, prog: str) -> Requ
         _print_and_exit(_listing({name: system}))
     check_choice("experiment", argv[1] if len(argv) > 1 else "", system.EXPERIMENTS)
     experiment = system.EXPERIMENTS[argv[1]]
-    words = _split(argv[2:])
+    words = flags.split(argv[2:])
     scale = dict(words).get("scale", ["paper"])
     defaults = [_scaled(system, c, " ".join(scale)) for c in experiment.configs]
-    given = _overrides(
+    given = flags.overrides(
         words,
         {"run": RunOptions(), "config": defaults[0]},
         prog=f"{prog} {name} {experiment.name}",
@@ -129,7 +127,7 @@ def parse_into(kind: type[T], argv: Sequence[str], *, prog: str) -> T:
     import tyro
 
     markers = (tyro.conf.PositionalRequiredArgs, tyro.conf.FlagConversionOff)
-    return _run_tyro(kind, list(argv), prog=prog, config=markers)
+    return flags.read(kind, list(argv), prog=prog, config=markers)
 
 
 def run_main(
@@ -141,7 +139,7 @@ def run_main(
     interrupt, one line that says how to go on, and 130.
     """
     try:
-        with _short_warnings():
+        with short_warnings():
             main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
         return 0
@@ -165,7 +163,7 @@ def _report(kind: str, message: object, status: int) -> int:
 
 
 @contextlib.contextmanager
-def _short_warnings() -> Iterator[None]:
+def short_warnings() -> Iterator[None]:
     """Show what the library itself warns of as one line, without its source."""
     original = warnings.showwarning
 
@@ -187,7 +185,7 @@ def _load(system: Any) -> Any:
 
 
 def _scaled(system: Any, config: Any, scale: str) -> Any:
-    check_choice("--scale", scale, typing.get_args(_hints(RunOptions)["scale"]))
+    check_choice("--scale", scale, typing.get_args(flags.hints(RunOptions)["scale"]))
     if scale == "paper":
         return config
     if not hasattr(system, "scaled"):
@@ -206,188 +204,21 @@ def _resumed(argv: list[str], systems: Mapping[str, Any]) -> Request:
     experiments = _load(systems[stored["system"]]).EXPERIMENTS
     check_choice(f"experiment of {path}", stored["experiment"], experiments)
     experiment = experiments[stored["experiment"]]
-    members = [runs.read_config(member)["config"] for member in runs.members(path)]
-    kind = type(experiment.configs[0])
-    restored = tuple(
-        configs.from_dict(kind, {name: _tuples(value) for name, value in each.items()})
-        for each in members or [stored["config"]]
-    )
+    restored = tuple(runs.read_configs(path, type(experiment.configs[0])))
     values = {**stored["options"], "resume": path}
     for name in ("data_dir", "out"):
         if values.get(name) is not None:
             values[name] = Path(values[name])
-    if members:
+    if runs.members(path):
         values["seeds"] = 1
     options = configs.from_dict(RunOptions, values)
     experiment = dataclasses.replace(experiment, configs=restored)
     return Request(stored["system"], experiment, options)
 
 
-def _tuples(value: Any) -> Any:
-    """JSON has lists where a config has tuples, at any depth."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _split(argv: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Group words under the flag they follow, flags as field names."""
-    found: list[tuple[str, list[str]]] = []
-    for word in argv:
-        # A minus before a digit is a value; one dash before a word is a flag too.
-        if re.match(r"--?[A-Za-z]", word):
-            name, equals, value = word.partition("=")
-            name = "help" if word == "-h" else name.lstrip("-").replace("-", "_")
-            found.append((name, [value] if equals else []))
-        elif found:
-            found[-1][1].append(word)
-        else:
-            raise UsageError("argument", word, "a flag such as --seeds 3")
-    return found
-
-
-def _overrides(
-    words: list[tuple[str, list[str]]],
-    defaults: Mapping[str, Any],
-    *,
-    prog: str,
-    description: str,
-) -> dict[str, dict[str, Any]]:
-    """Return, for each of some dataclass instances, the fields that flags change."""
-    import tyro
-
-    kinds = {part: _hints(type(value)) for part, value in defaults.items()}
-    known = {name: kind for fields in kinds.values() for name, kind in fields.items()}
-    args = []
-    for name, values in words:
-        name, values = _spelled(name, values, known)
-        if name not in known and name != "help":
-            near = closest(name, known)
-            hint = f"Did you mean {_flag(near)}?" if near else ""
-            raise UsageError("flag", _flag(name), f"one that {prog} --help lists", hint)
-        args += (
-            [_flag(name), *values]
-            if len(values) != 1
-            else [f"{_flag(name)}={values[0]}"]
-        )
-    plain = {part: _unchecked(type(value)) for part, value in defaults.items()}
-    instances = {
-        part: plain[part](**{n: getattr(value, n) for n in kinds[part]})
-        for part, value in defaults.items()
-    }
-    everything = dataclasses.make_dataclass("Settings", list(plain.items()))
-    parsed = _run_tyro(
-        everything,
-        args,
-        default=everything(**instances),
-        prog=prog,
-        description=description,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
-    )
-    given = {_spelled(name, values, known)[0] for name, values in words}
-    return {
-        part: {n: getattr(getattr(parsed, part), n) for n in kinds[part] if n in given}
-        for part in defaults
-    }
-
-
-def _spelled(
-    name: str, values: list[str], known: Mapping[str, Any]
-) -> tuple[str, list[str]]:
-    """Allow `--shuffle`, `--no-shuffle` and `--shuffle false` for `--shuffle False`."""
-    if known.get(name) is bool:
-        named = {"true": "True", "false": "False"}
-        return name, [named.get(v.lower(), v) for v in values] or ["True"]
-    if name.startswith("no_") and known.get(name[3:]) is bool and not values:
-        return name[3:], ["False"]
-    return name, values
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _hints(kind: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
-
-
-def _unchecked(kind: type) -> type:
-    """Return a copy of a dataclass for tyro, which would swallow what its checks say.
-
-    Tuples of tuples are read as one Python literal.
-    """
-    from tyro.conf import UsePythonSyntaxForLiteralCollections as Literally
-
-    nested = {
-        name: Literally[hint]
-        for name, hint in _hints(kind).items()
-        if any(typing.get_origin(inner) is tuple for inner in typing.get_args(hint))
-    }
-    body = {
-        "__annotations__": nested,
-        "__post_init__": lambda self: None,
-        "__doc__": kind.__doc__,
-        "__module__": kind.__module__,
-    }
-    return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))
-
-
-def _run_tyro(kind: type[T], args: list[str], **settings: Any) -> T:
-    """Call tyro and turn its box of an error into a UsageError."""
-    import tyro
-
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            return tyro.cli(kind, args=args, **settings)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    text = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue())
-    lines = [line.strip("│ ") for line in text.splitlines()[1:]]
-    end = next((i for i, line in enumerate(lines) if set(line) <= set("─╰╯")), None)
-    message = " ".join(lines[:end])
-    hints = {}
-    for name, hint in _hints(kind).items():
-        parts = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        hints.update(_hints(hint) if parts else {name: hint})
-    words = {} if args and not args[0].startswith("--") else dict(_split(args))
-    for name in re.findall(r"--([a-z][\w-]*)", message):
-        name = name.replace("-", "_")
-        if name in hints and name in words:
-            given = " ".join(words[name])
-            raise UsageError(_flag(name), given, _expected(hints[name])) from None
-    raise UsageError(
-        "arguments", " ".join(args), "what --help shows", message
-    ) from None
-
-
-def _expected(hint: Any) -> str:
-    """Say in words which values a type annotation allows."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_expected(each) for each in inner)
-    if origin is tuple and typing.get_origin(inner[0]) is tuple:
-        return "nested tuples as one word, such as ((8, 8), (16,))"
-    if origin is tuple and inner[-1] is Ellipsis:
-        return f"any number of values, each {_expected(inner[0])}"
-    if origin is tuple:
-        return f"{len(inner)} values: {', '.join(map(_expected, inner))}"
-    words = {
-        float: "a number",
-        int: "an integer",
-        bool: "True or False",
-        str: "a word",
-        Path: "a path",
-        type(None): "None",
-    }
-    return words.get(hint, str(hint))
-
-
 def _usage(prog: str, systems: Mapping[str, Any]) -> str:
     helped = re.findall(r"^ {8}(\w+): (.*)$", RunOptions.__doc__ or "", re.MULTILINE)
-    options = [f"  {_flag(name):<12} {text}" for name, text in helped]
+    options = [f"  {flags.flag(name):<12} {text}" for name, text in helped]
     return "\n".join(
         [
             f"usage: {prog} SYSTEM EXPERIMENT [run options] [--field V]",

@@ -7,13 +7,15 @@ shapes and code paths.
 
 import copy
 import dataclasses
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from shared.errors import UsageError
+from shared.errors import UsageError, check_choice, check_range
 
 VERSION = 1
 """Version of the written form of a config; a newer one is refused on reading."""
@@ -70,6 +72,38 @@ def split(config: Any) -> tuple[Any, dict[str, Array]]:
     return static, hyper
 
 
+def check_choices(config: Any, **allowed: Iterable[str]) -> None:
+    """Raise a UsageError unless each word of a config is one that is allowed.
+
+    Args:
+        config: whose fields that are annotated `Literal` are checked.
+        allowed: the words of further fields, by name; all of a tuple are checked.
+    """
+    for name, hint in typing.get_type_hints(type(config)).items():
+        if typing.get_origin(hint) is Literal:
+            check_choice(name, getattr(config, name), typing.get_args(hint))
+    for name, choices in allowed.items():
+        for value in _each(getattr(config, name)):
+            check_choice(name, value, choices)
+
+
+def check_ranges(config: Any, *names: str, **bounds: Any) -> None:
+    """Raise a UsageError unless numbers of a config are inside an interval.
+
+    Args:
+        config: whose fields are checked.
+        names: of the fields; all numbers of a tuple are checked.
+        bounds: see `errors.check_range`.
+    """
+    for name in names:
+        for value in _each(getattr(config, name)):
+            check_range(name, value, **bounds)
+
+
+def _each(value: Any) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the config as plain JSON types."""
     values = dataclasses.asdict(config)
@@ -86,8 +120,12 @@ def from_dict(config_type: type, values: dict[str, Any]) -> Any:
     for name in values:
         if name not in known:
             raise UsageError("config field", name, f"one of {', '.join(sorted(known))}")
-    restored = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return config_type(**restored)
+    return config_type(**{name: _tuples(value) for name, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where a config has tuples, at any depth."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shared import chunk, parallel, runs
+from shared import chunk, disk, parallel
 
 Record = dict[str, Any]
 """Numbers by name, or nested lists of them."""
@@ -93,7 +93,7 @@ class Journal:
         """Write the failures beside the checkpoints; a resumed run reads them."""
         if parallel.is_lead():
             checkpoints.mkdir(parents=True, exist_ok=True)
-            runs.write_text(checkpoints / FAILED, json.dumps(self.failed))
+            disk.write_text(checkpoints / FAILED, json.dumps(self.failed))
 
     def load_failures(self, checkpoints: Path, own: np.ndarray, step: int) -> None:
         """Take over the failures up to a checkpoint.

@@ -195,7 +195,26 @@ def initialize(
 
 def is_lead() -> bool:
     """Tell whether this process is the one that writes logs and files."""
-    return jax.process_index() == 0
+    # Asking JAX for the process starts its devices, which may still be configured.
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Wait until all processes of the run have come here."""
+    if jax.distributed.is_initialized():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+def agree(name: str) -> str:
+    """Give all processes the word that the first one chose, of the same length."""
+    if not jax.distributed.is_initialized():
+        return name
+    from jax.experimental import multihost_utils
+
+    letters = np.frombuffer(name.encode(), np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(letters))).decode()
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:

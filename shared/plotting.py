@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from shared import disk
 from shared.errors import UsageError
 
 if TYPE_CHECKING:
@@ -300,20 +301,14 @@ def save(figure: "Figure", path: str | os.PathLike) -> list[Path]:
     """
     path = Path(path)
     written = []
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in ("png", "pdf"):
-            target = path.with_name(f"{path.name}.{suffix}")
-            temporary = target.with_name(f".{target.name}.writing")
-            # Without its date the same figure gives the same file.
-            metadata = {"CreationDate": None} if suffix == "pdf" else None
+    for suffix in ("png", "pdf"):
+        target = path.with_name(f"{path.name}.{suffix}")
+        # Without its date the same figure gives the same file.
+        metadata = {"CreationDate": None} if suffix == "pdf" else None
+        with disk.writable("figure file", path), disk.replacing(target) as draft:
             with style():
-                figure.savefig(temporary, format=suffix, metadata=metadata)
-            os.replace(temporary, target)
-            written.append(target)
-    except OSError as error:
-        reason = f"a place that can be written ({error.strerror})"
-        raise UsageError("figure file", str(path), reason) from error
+                figure.savefig(draft, format=suffix, metadata=metadata)
+        written.append(target)
     return written
 
 

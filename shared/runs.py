@@ -9,7 +9,6 @@ a run of several members `members/000/...`, each of which reads like a run.
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import secrets
 import shutil
@@ -20,12 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from shared import sinks
-from shared.config import VERSION
+from shared import disk, parallel, sinks
+from shared.config import VERSION, from_dict
 from shared.errors import UsageError
 
 PROJECT = "five-nets"
-_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 class Run:
@@ -42,12 +40,18 @@ class Run:
         self.members = members(path)
         self.config = read_config(path)
         self._lock = lock
-        self._writes = _is_first_process()
+        self._writes = parallel.is_lead()
         names = self.config["options"].get("sinks") or ()
         writing = self._writes and lock is not None
         self._sinks = (
             [sinks.open_sink(n, path, self.config) for n in names] if writing else []
         )
+
+    def directory(self, member: int | None = None) -> Path:
+        """Directory of a member; a run without members is its own member 0."""
+        if member is None or not self.members:
+            return self.path
+        return self.members[member]
 
     @property
     def checkpoints(self) -> Path:
@@ -73,15 +77,14 @@ class Run:
         """
         if not self._may_write():
             return
-        member = member if self.members else None
-        path = self._directory(member) / "metrics.jsonl"
-        record = _plain({"step": int(step), **metrics})
+        path = self.directory(member) / "metrics.jsonl"
+        record = disk.plain({"step": int(step), **metrics})
         with path.open("ab", buffering=0) as file:
-            file.write(_dumps(record).encode() + b"\n")
+            file.write(disk.dumps(record).encode() + b"\n")
         numbers = {k: v for k, v in record.items() if type(v) in (int, float)}
         numbers.pop("step", None)
         for sink in self._sinks:
-            sink.log(step, numbers, member)
+            sink.log(step, numbers, member if self.members else None)
 
     def picture(
         self, step: int, name: str, array: np.ndarray, member: int | None = None
@@ -108,11 +111,11 @@ class Run:
             return
         everyone = [None, *range(len(self.members))]
         for member in everyone if members is None or not self.members else members:
-            _cut(self._directory(member) / "metrics.jsonl", step)
+            _cut(self.directory(member) / "metrics.jsonl", step)
 
     def records(self, member: int | None = None) -> list[dict[str, Any]]:
         """Return the records so far of a member, or of the run as a whole."""
-        return read_metrics(self._directory(member if self.members else None))
+        return read_metrics(self.directory(member))
 
     def finish(
         self,
@@ -123,12 +126,13 @@ class Run:
         if not self._may_write():
             return
         for path, values in zip(self.members, member_summaries, strict=True):
-            write_text(path / "summary.json", _dumps(values, indent=1))
-        write_text(self.path / "summary.json", _dumps(summary, indent=1))
+            disk.write_text(path / "summary.json", disk.dumps(values, indent=1))
+        disk.write_text(self.path / "summary.json", disk.dumps(summary, indent=1))
 
     def discard(self) -> None:
         """Remove a run in which nothing has happened yet; keep any other."""
-        lines = [_whole_lines(p / "metrics.jsonl") for p in (self.path, *self.members)]
+        places = (self.path, *self.members)
+        lines = [disk.whole_lines(place / "metrics.jsonl") for place in places]
         if self._may_write() and not any(lines) and not any(self.checkpoints.iterdir()):
             shutil.rmtree(self.path)
 
@@ -148,9 +152,6 @@ class Run:
         self.close()
         if isinstance(error, KeyboardInterrupt):
             error.add_note(f"go on with: python -m scripts.train --resume {self.path}")
-
-    def _directory(self, member: int | None) -> Path:
-        return self.path if member is None else self.members[member]
 
     def _may_write(self) -> bool:
         if self._writes and self._lock is None:
@@ -182,10 +183,10 @@ def create(
     for name in options.get("sinks") or ():
         sinks.check(name)
     now = datetime.datetime.now()
-    name = _agree(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
+    name = parallel.agree(f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}")
     path = Path(root).absolute() / system / experiment / name
-    if not _is_first_process():
-        _wait()
+    if not parallel.is_lead():
+        parallel.barrier("run directory")
         return Run(path, None)
     document = {
         "version": VERSION,
@@ -196,7 +197,7 @@ def create(
         "experiment": experiment,
         "options": dict(options),
     }
-    try:
+    with disk.writable("run directory", path):
         (path / "checkpoints").mkdir(parents=True)
         (path / "figures").mkdir()
         lock = _lock(path)
@@ -205,13 +206,11 @@ def create(
             (directory / "figures").mkdir(parents=True)
             (directory / "metrics.jsonl").touch()
             own = {**document, "member": index, "config": dict(member)}
-            write_text(directory / "config.json", _dumps(own, indent=1))
+            disk.write_text(directory / "config.json", disk.dumps(own, indent=1))
         (path / "metrics.jsonl").touch()
         whole = {**document, "members": len(members or ()), "config": dict(config)}
-        write_text(path / "config.json", _dumps(whole, indent=1))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    _wait()
+        disk.write_text(path / "config.json", disk.dumps(whole, indent=1))
+    parallel.barrier("run directory")
     return Run(path, lock)
 
 
@@ -234,7 +233,7 @@ def open(path: str | os.PathLike, *, lock: bool = True) -> Run:
         raise UsageError("run directory", str(path), allowed)
     for name in config["options"].get("sinks") or () if lock else ():
         sinks.check(name)
-    held = _lock(path) if lock and _is_first_process() else None
+    held = _lock(path) if lock and parallel.is_lead() else None
     return Run(path, held)
 
 
@@ -268,6 +267,16 @@ def read_config(path: str | os.PathLike) -> dict[str, Any]:
     return config
 
 
+def read_configs(path: str | os.PathLike, config_type: type) -> list[Any]:
+    """Return the configs of a run's members, or that of a single run.
+
+    Raises:
+        UsageError: as `read_config`, or for a field that the type does not have.
+    """
+    places = members(path) or [path]
+    return [from_dict(config_type, read_config(place)["config"]) for place in places]
+
+
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Return the records of a run or member; a torn last line is left out.
 
@@ -275,8 +284,8 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
         UsageError: for a line in the middle that is no JSON object.
     """
     path = Path(path) / "metrics.jsonl"
-    records = [json.loads(line) for line in _whole_lines(path)]
-    return [{k: _number(v) for k, v in record.items()} for record in records]
+    records = [json.loads(line) for line in disk.whole_lines(path)]
+    return [{k: disk.number(v) for k, v in record.items()} for record in records]
 
 
 def read_summary(path: str | os.PathLike) -> dict[str, Any] | None:
@@ -289,7 +298,7 @@ def read_summary(path: str | os.PathLike) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return {k: _number(v) for k, v in json.loads(file.read_text()).items()}
+        return {k: disk.number(v) for k, v in json.loads(file.read_text()).items()}
     except (ValueError, AttributeError) as error:
         raise UsageError("summary.json", str(file), "a JSON object") from error
 
@@ -346,73 +355,20 @@ def telling_fields(
     return chosen
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one go: readers see the old text or the new, never half."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def _cut(path: Path, step: int) -> None:
     """Rewrite a metrics file without torn lines and without later steps."""
-    lines = [x for x in _whole_lines(path) if json.loads(x)["step"] <= step]
+    lines = [x for x in disk.whole_lines(path) if json.loads(x)["step"] <= step]
     text = "".join(line + "\n" for line in lines)
     if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(path, text)
-
-
-def _whole_lines(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    # What follows the last newline was torn by a kill, or is empty.
-    lines = path.read_bytes().split(b"\n")[:-1]
-    decoded = [line.decode(errors="replace") for line in lines]
-    for number, line in enumerate(decoded, start=1):
-        try:
-            whole = isinstance(json.loads(line), dict)
-        except ValueError:
-            whole = False
-        if not whole and number == len(decoded):
-            return decoded[:-1]
-        if not whole:
-            raise UsageError(f"{path}, line {number}", line[:60], "a JSON object")
-    return decoded
-
-
-def _dumps(value: Any, *, indent: int | None = None) -> str:
-    return json.dumps(_plain(value), allow_nan=False, indent=indent)
-
-
-def _plain(value: Any) -> Any:
-    """Turn arrays, paths and non-finite numbers into what JSON can say."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        return _plain(np.asarray(value).tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
-
-
-def _number(value: Any) -> Any:
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+        disk.write_text(path, text)
 
 
 def _lock(path: Path) -> int:
     """Take the lock that the kernel drops when this process ends, however it ends."""
     import fcntl  # absent on Windows, where runs can still be read
 
-    try:
+    with disk.writable("run directory", path):
         descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -426,35 +382,8 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    reason = f"a directory that can be written ({error.strerror})"
-    return UsageError("run directory", str(path), reason)
-
-
 def _version() -> str:
     try:
         return importlib.metadata.version(PROJECT)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _is_first_process() -> bool:
-    # Asking JAX for the process starts its devices, which may still be configured.
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
-
-
-def _agree(name: str) -> str:
-    """Give all processes the name that the first one chose."""
-    if not jax.distributed.is_initialized():
-        return name
-    from jax.experimental import multihost_utils
-
-    letters = np.frombuffer(name.encode(), np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(letters))).decode()
-
-
-def _wait() -> None:
-    if jax.distributed.is_initialized():
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices("run directory")

@@ -315,33 +315,6 @@ def group(configs: Sequence[Any]) -> list[Group]:
     ]
 
 
-def run(
-    configs: Sequence[Any],
-    train_group: Callable[[Any, dict[str, Array], tuple[int, ...]], Sequence[Any]],
-) -> list[Any]:
-    """Train many configs, those with equal static parts in one program.
-
-    Args:
-        configs: one frozen dataclass each.
-        train_group: `(static, hyper, indices) -> results`, one result per member.
-
-    Returns:
-        The results in the order of `configs`.
-
-    Raises:
-        UsageError: if `train_group` returns another number of results than members.
-    """
-    results: list[Any] = [None] * len(configs)
-    for static, indices, hyper in group(configs):
-        outcomes = train_group(static, hyper, indices)
-        if len(outcomes) != len(indices):
-            allowed = f"{len(indices)}, one per member"
-            raise UsageError("results of train_group", len(outcomes), allowed)
-        for index, outcome in zip(indices, outcomes, strict=True):
-            results[index] = outcome
-    return results
-
-
 def grid(config: Any, **values: Any) -> tuple[Any, ...]:
     """Return a config for each combination of values, the last field fastest.
 

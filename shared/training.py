@@ -5,19 +5,16 @@ Random streams of a run with base key k: initialisation `fold_in(k, 0)`, data
 changes, so a step depends on the run's key and its number alone.
 """
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, PyTree
-from tqdm import tqdm
 
-from shared import chunk, parallel
+from shared import chunk, loop, parallel
 from shared.data import batching
 from shared.errors import UsageError, check_choice
 from shared.journal import Cadence, Journal, Record
@@ -266,18 +263,17 @@ def fit(
     """
     check_choice("schedule", schedule, ("auto", "scan", "step"))
     _check_finite(train)
-    epoch = batches.per_epoch
+    splits, epoch = dict(evaluate or {}), batches.per_epoch
     eval_every = epoch if eval_every is None else eval_every
     cadence = Cadence(
         steps,
         log_every or epoch,
-        eval_every if evaluate else 0,
+        eval_every if splits else 0,
         (checkpoint_every or epoch) if checkpoints is not None else 0,
     )
     step_fn = program.step
     if mesh is not None:
-        train = parallel.replicate(train, mesh)
-        evaluate = {k: parallel.replicate(v, mesh) for k, v in (evaluate or {}).items()}
+        train, splits = parallel.replicate((train, splits), mesh)
     if mesh is not None and not members:
         train_state = parallel.replicate(train_state, mesh)
         step_fn, mesh = parallel.data_parallel(step_fn, mesh), None
@@ -285,94 +281,23 @@ def fit(
     advance = chunk.make_advance(
         step_fn, train_state, train, batches, schedule=schedule, **schedules
     )
-    assess = chunk.make_assess(program.evaluate, evaluate or {}, probe, **schedules)
+    assess = chunk.make_assess(program.evaluate, splits, probe, **schedules)
     journal = Journal(train_state.step.shape[0] if members else 1, epoch, log)
-    step = 0
-    restored = _restore(checkpoints, train_state)
-    if rewind is not None:
-        rewind(-1 if restored is None else restored[0])
-    if restored is not None and checkpoints is not None:
-        step, train_state = restored
-        if members:
-            journal.load_failures(checkpoints, np.asarray(train_state.step), step)
-    elif evaluate:
-        journal.write(0, assess(train_state))
-
-    hidden = None if progress is None else not progress
-    with tqdm(
-        total=steps, initial=step, desc=label, unit="step", disable=hidden
-    ) as bar:
-        train_state = _train(
-            train_state,
-            step,
-            advance,
-            assess if evaluate else None,
-            cadence,
-            journal,
-            checkpoints,
-            members=members,
-            done=_all_done(until, members),
-            watch=watch,
-            bar=bar,
-        )
+    train_state = loop.run(
+        train_state,
+        advance,
+        assess if splits else None,
+        cadence,
+        journal,
+        checkpoints,
+        members=members,
+        rewind=rewind,
+        until=until,
+        watch=watch,
+        progress=progress,
+        label=label,
+    )
     return Fitted(train_state, journal.history, journal.failed)
-
-
-def _train(
-    train_state: TrainState,
-    step: int,
-    advance: Callable,
-    assess: Callable | None,
-    cadence: Cadence,
-    journal: Journal,
-    checkpoints: Path | None,
-    *,
-    members: bool,
-    done: Callable[[TrainState], bool],
-    watch: Callable[[int, TrainState], None] | None,
-    bar: tqdm,
-) -> TrainState:
-    """Go from wake-up to wake-up: look for failures, record, evaluate, save."""
-    saved = step if step > 0 else None
-    while step < cadence.steps and not journal.all_failed and not done(train_state):
-        target = cadence.next(step)
-        new_state, tallies = advance(train_state, step, target)
-        found = chunk.read_tallies(tallies, members)
-        newly = journal.note_failures([failure for _, failure in found])
-        if newly and not members:
-            _stop(newly[0], checkpoints, saved)
-        if newly and checkpoints is not None:
-            journal.save_failures(checkpoints)
-        train_state = _keep_failed(train_state, new_state, journal.failed)
-        records = [_prefixed("batch", means) for means, _ in found]
-        if assess is not None and cadence.due(target, cadence.evaluate):
-            pairs = zip(records, assess(train_state), strict=True)
-            records = [{**means, **assessed} for means, assessed in pairs]
-            if watch is not None:
-                watch(target, train_state)
-        journal.write(target, records)
-        if checkpoints is not None and cadence.due(target, cadence.save):
-            _save(checkpoints, target, train_state)
-            saved = target
-        bar.update(target - step)
-        bar.set_postfix_str(journal.headline())
-        step = target
-    if checkpoints is not None and saved != step and done(train_state):
-        _save(checkpoints, step, train_state)
-    return train_state
-
-
-def _all_done(
-    until: Callable[[TrainState], Array] | None, members: bool
-) -> Callable[[TrainState], bool]:
-    if until is None:
-        return lambda train_state: False
-    fn = jax.jit(jax.vmap(until) if members else until)
-    return lambda train_state: bool(np.all(fn(train_state)))
-
-
-def _prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
 def _check_finite(train: PyTree) -> None:
@@ -383,43 +308,3 @@ def _check_finite(train: PyTree) -> None:
             bad = int(jnp.sum(~jnp.isfinite(leaf)))
             name = f"training data {jax.tree_util.keystr(path)}".strip()
             raise UsageError(name, f"{bad} non-finite values", "finite numbers only")
-
-
-def _keep_failed(old: PyTree, new: PyTree, failed: Sequence) -> PyTree:
-    """Freeze failed members at the state they had at the last wake-up."""
-    if not any(failed):
-        return new
-    lost = np.array([f is not None for f in failed])
-
-    def choose(a, b):
-        return jnp.where(lost.reshape(lost.shape + (1,) * (b.ndim - 1)), a, b)
-
-    return jax.tree.map(choose, old, new)
-
-
-def _stop(
-    failure: chunk.Failure, checkpoints: Path | None, saved: int | None
-) -> NoReturn:
-    where = "none" if saved is None else f"step {saved} in {checkpoints}"
-    step, metric = failure
-    raise FloatingPointError(
-        f"{metric} became non-finite at step {step}; last good checkpoint: {where}"
-    )
-
-
-def _restore(checkpoints: Path | None, train_state: TrainState) -> tuple | None:
-    if checkpoints is None or not checkpoints.exists():
-        return None
-    from shared import checkpoint
-
-    restored = checkpoint.restore(checkpoints, train_state)
-    if restored is None and checkpoint.steps(checkpoints):
-        message = f"no checkpoint in {checkpoints} is whole; training begins again"
-        warnings.warn(message, stacklevel=3)
-    return restored
-
-
-def _save(checkpoints: Path, step: int, train_state: TrainState) -> None:
-    from shared import checkpoint
-
-    checkpoint.save(checkpoints, step, train_state)

@@ -9,6 +9,7 @@ from modmask.analyses.outcome import Exports, Outcome
 from modmask.config import Config
 from modmask.statistics import Figures
 from modmask.task import Problem
+from shared.groups import Place
 from shared.model import Variables
 
 
@@ -16,7 +17,7 @@ def run(
     problem: Problem,
     configs: Sequence[Config],
     networks: Sequence[Variables],
-    place: phases.Place,
+    place: Place,
     offset: int,
 ) -> list[Outcome]:
     """Train a control mask, and one without each class; compare their confusions.

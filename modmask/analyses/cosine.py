@@ -16,6 +16,7 @@ from modmask.evaluate import masked_forward
 from modmask.statistics import Figures
 from modmask.task import Problem, Task
 from shared.data import batching
+from shared.groups import Place
 from shared.model import Variables
 
 
@@ -23,7 +24,7 @@ def run(
     problem: Problem,
     configs: Sequence[Config],
     networks: Sequence[Variables],
-    place: phases.Place,
+    place: Place,
     offset: int,
 ) -> list[Outcome]:
     """Train one mask, and compare gradients with more and more layers masked.

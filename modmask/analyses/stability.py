@@ -13,6 +13,7 @@ from modmask.config import Config
 from modmask.masks import Member
 from modmask.statistics import Figures
 from modmask.task import Problem, Stage
+from shared.groups import Place
 from shared.model import Variables
 
 TWICE = 2
@@ -26,7 +27,7 @@ def run(
     problem: Problem,
     configs: Sequence[Config],
     networks: Sequence[Variables],
-    place: phases.Place,
+    place: Place,
     offset: int,
 ) -> list[Outcome]:
     """Train two masks of each sub-task, from one start on other data, and compare them.

@@ -16,6 +16,7 @@ from modmask.task import Problem
 from modmask.tasks import pairs
 from shared import masking
 from shared.data import batching
+from shared.groups import Place
 from shared.model import Variables
 
 INVERTED = ("tuple", "tuple_ff", "tuple_ff_copyweight", "addmul", "addmul_ff")
@@ -29,7 +30,7 @@ def run(
     problem: Problem,
     configs: Sequence[Config],
     networks: Sequence[Variables],
-    place: phases.Place,
+    place: Place,
     offset: int,
 ) -> list[Outcome]:
     """Train all masks of each network together, and test them.

@@ -14,17 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from modmask import chance, masks, phases, statistics
+from modmask import chance, journal, mask_update, statistics
 from modmask.analyses import outcome
 from modmask.analyses.outcome import Outcome
 from modmask.config import Config
 from modmask.evaluate import assess, masked_forward
 from modmask.statistics import Figures
 from modmask.task import Problem, Stage, Task
-from shared import masking, runs, sweep, training
+from shared import masking, sweep, training
 from shared.config import split
 from shared.data import batching
 from shared.errors import UsageError
+from shared.groups import Place
 from shared.model import Variables
 
 
@@ -81,7 +82,7 @@ def freeze(gradient: PyTree, kept: PyTree) -> PyTree:
     return jax.tree.map(lambda g, keep: jnp.where(keep, 0, g), gradient, kept)
 
 
-def make_step(task: Task, static: Any) -> masks.Step:
+def make_step(task: Task, static: Any) -> mask_update.Step:
     """Return the joint update of weights and logits.
 
     One step of Adam over both, with the learning rate of masks, on the loss of sampled
@@ -91,7 +92,7 @@ def make_step(task: Task, static: Any) -> masks.Step:
         task: network and loss.
         static: static part of a `Config`.
     """
-    loss_fn = masks.make_loss(task, static)
+    loss_fn = mask_update.make_loss(task, static)
     how = "vmap" if static.mask_how == "auto" else static.mask_how
 
     def update_fn(params, state, batch, key, hyper):
@@ -103,7 +104,7 @@ def make_step(task: Task, static: Any) -> masks.Step:
             )
 
         (loss, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params)
-        push = jax.grad(masks.penalty)(
+        push = jax.grad(mask_update.penalty)(
             params["logits"], params["weights"], static, hyper, None
         )
         grads = {
@@ -114,7 +115,7 @@ def make_step(task: Task, static: Any) -> masks.Step:
 
     return training.make_train_step(
         update_fn,
-        masks.make_optimizer,
+        mask_update.make_optimizer,
         clip_norm=static.grad_clip or None,
         timed=True,
     )
@@ -133,9 +134,7 @@ def make_evaluate(task: Task) -> Callable[[training.TrainState, PyTree], dict]:
     return evaluate
 
 
-def run(
-    problem: Problem, configs: Sequence[Config], place: phases.Place
-) -> list[Outcome]:
+def run(problem: Problem, configs: Sequence[Config], place: Place) -> list[Outcome]:
     """Learn all tasks in turn with each config, and tell what their masks share.
 
     Args:
@@ -197,7 +196,7 @@ def _key(config: Config, number: int) -> Array:
 def _learn(
     problem: Problem,
     configs: Sequence[Config],
-    place: phases.Place,
+    place: Place,
     number: int,
     stage: Stage,
     starts: Sequence[Restart],
@@ -213,7 +212,7 @@ def _learn(
         for own, start in zip(configs, starts, strict=True)
     ]
     step, evaluate = make_step(task, static), make_evaluate(task)
-    outputs = phases.outputs(
+    outputs = journal.outputs(
         place,
         stage.name,
         number * config.steps,
@@ -233,7 +232,7 @@ def _learn(
         checkpoint_every=config.checkpoint_every or config.eval_every or None,
         evaluate={stage.name: problem.valid[stage.name]},
         members=True,
-        mesh=phases.mesh_of(place, "member"),
+        mesh=place.mesh("member"),
         progress=place.progress,
         label=stage.name,
         **outputs,
@@ -242,7 +241,7 @@ def _learn(
         step_number, metric = fitted.failed[0] or (0, "a metric")
         raise FloatingPointError(f"{metric} became non-finite at step {step_number}")
     if outputs["checkpoints"] is not None:
-        runs.write_text(outputs["checkpoints"] / phases.CLOSED, "")
+        journal.close(outputs["checkpoints"])
     return sweep.unstack(fitted.train_state.params)
 
 
@@ -253,7 +252,7 @@ def _begin(
     hyper = {**split(config)[1], "setting": setting}
     params = {"weights": start.params, "logits": start.logits}
     return training.init_state(
-        params, start.kept, _key(config, number), hyper, masks.make_optimizer
+        params, start.kept, _key(config, number), hyper, mask_update.make_optimizer
     )
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
-from shared.errors import UsageError, check_range
+from shared.errors import check_range
 from shared.layers.conv import conv, init_conv
+from shared.layers.dropout import active_key
 from shared.layers.dropout import dropout as dropout_layer
 from shared.layers.linear import init_linear, linear
 from shared.layers.pooling import global_avg_pool, max_pool
@@ -62,10 +63,9 @@ def convnet(
         train: bool = False,
         key: Array | None = None,
     ) -> tuple[Float[Array, "batch classes"], PyTree]:
-        active = train and dropout
-        if active and key is None:
-            raise UsageError("key", key, "a random key, for dropout in training")
-        keys = jax.random.split(key, 2) if active and key is not None else (None, None)
+        key = active_key(key, max(RATES) if dropout else 0, train=train)
+        active = key is not None
+        keys = (None, None) if key is None else jax.random.split(key, 2)
         params = variables.params
         first, second, third, fourth = (params["features"][place] for place in PLACES)
         x = max_pool(jax.nn.relu(conv(first, x)), 2)

@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from modmask.models.lstm import init_stack, stack
 from modmask.models.symbols import append_end, length_of, likeliest
-from shared.errors import UsageError, check_range
+from shared.errors import check_range
+from shared.layers.dropout import active_key
 from shared.layers.dropout import dropout as drop
 from shared.layers.embedding import embedding as embed
 from shared.layers.embedding import init_embedding
@@ -99,10 +100,8 @@ def encoder_decoder(
         key: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
         # The published program has dropout wherever it decodes freely.
-        if train and dropout and key is None:
-            raise UsageError("key", key, "a random key, for dropout in training")
+        own = Dropout(dropout, active_key(key, dropout, train=train))
         x = jax.tree.map(jnp.asarray, x)
-        own = Dropout(dropout, key if train and dropout else None)
         encoder, decoder = (variables.params[name] for name in ("encoder", "decoder"))
         states = _read(encoder, x, encoder_skip_eos, own.fold(0))
         outputs = _write(decoder, states, x, max_out, own.fold(1))

@@ -20,6 +20,7 @@ from modmask.models.transformer_layers import (
 )
 from shared.errors import UsageError, check_range
 from shared.layers.attention import length_mask
+from shared.layers.dropout import active_key
 from shared.layers.embedding import (
     embedding,
     init_embedding,
@@ -114,11 +115,9 @@ def transformer(
         train: bool = False,
         key: Array | None = None,
     ) -> tuple[PyTree, PyTree]:
-        if train and dropout and key is None:
-            raise UsageError("key", key, "a random key, for dropout in training")
         x = jax.tree.map(jnp.asarray, x)
         params = variables.params
-        mode = Mode(heads, dropout, key if train and dropout else None, remat)
+        mode = Mode(heads, dropout, active_key(key, dropout, train=train), remat)
         memory, inside = _read(params, x, mode)
         if "target" in x:
             outputs = _follow(params, x, memory, inside, mode)

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from modmask.config import Config
-from modmask.models.transformer import transformer
 from modmask.task import Problem, Stage
 from modmask.tasks import sequences
 from modmask.tasks.mathematics_files import DIFFICULTIES, PLACES, read
@@ -75,16 +74,10 @@ def load(config: Config, data_dir: str | os.PathLike | None = None) -> Problem:
         "_".join(config.math_mask_splits), _rows(module, config.math_mask_splits)
     )
     symbols = len(printable_ascii())
-    model = transformer(
+    model = sequences.transformer_of(
+        config,
         symbols,
         symbols,
-        width=config.state_size,
-        ff_multiplier=config.ff_multiplier,
-        tied=config.tied_embeddings,
-        heads=config.heads,
-        encoder_layers=config.encoder_layers,
-        decoder_layers=config.decoder_layers,
-        dropout=config.dropout,
         max_out=module.longest,
         remat=config.state_size * config.encoder_layers >= REMAT_FROM,
     )

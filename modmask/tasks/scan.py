@@ -4,7 +4,6 @@ import os
 
 from modmask.config import Config
 from modmask.models.encoder_decoder import encoder_decoder
-from modmask.models.transformer import transformer
 from modmask.task import Problem, Stage
 from modmask.tasks import sequences
 from shared.data import scan
@@ -54,17 +53,7 @@ def network(config: Config) -> Model:
     """Return the network of a task, LSTM or transformer."""
     sizes = len(scan.WORDS), len(scan.ACTIONS)
     if config.task == "trafo_scan":
-        return transformer(
-            *sizes,
-            width=config.state_size,
-            ff_multiplier=config.ff_multiplier,
-            tied=config.tied_embeddings,
-            heads=config.heads,
-            encoder_layers=config.encoder_layers,
-            decoder_layers=config.decoder_layers,
-            dropout=config.dropout,
-            max_out=scan.MOST_ACTIONS,
-        )
+        return sequences.transformer_of(config, *sizes, max_out=scan.MOST_ACTIONS)
     return encoder_decoder(
         *sizes,
         hidden=config.state_size,

@@ -13,7 +13,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Integer, PyTree
 
+from modmask.config import Config
 from modmask.models.symbols import append_end, likeliest
+from modmask.models.transformer import transformer
 from modmask.task import Forward, Task
 from shared.model import Model
 
@@ -52,6 +54,25 @@ def task(model: Model, *, teacher_rate: float | int = 1.0) -> Task:
         }
 
     return Task(model, loss, evaluate)
+
+
+def transformer_of(
+    config: Config, v_in: int, v_out: int, *, max_out: int, remat: bool = False
+) -> Model:
+    """Return the transformer that a config describes; args as of `transformer`."""
+    return transformer(
+        v_in,
+        v_out,
+        width=config.state_size,
+        ff_multiplier=config.ff_multiplier,
+        tied=config.tied_embeddings,
+        heads=config.heads,
+        encoder_layers=config.encoder_layers,
+        decoder_layers=config.decoder_layers,
+        dropout=config.dropout,
+        max_out=max_out,
+        remat=remat,
+    )
 
 
 def cross_entropy(

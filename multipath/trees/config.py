@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from multipath.trees import graph
 from multipath.trees.net import FAMILIES, Net
-from shared.config import traced
-from shared.errors import UsageError, check_choice, check_range
+from shared.config import check_choices, check_ranges, traced
+from shared.errors import UsageError
 
 DATASETS = (
     "hybrid",
@@ -103,25 +103,18 @@ class Config:
     seed: int = traced(1)
 
     def __post_init__(self):
-        check_choice("dataset", self.dataset, DATASETS)
-        check_choice("family", self.family, FAMILIES)
-        check_choice("topology", self.topology, TOPOLOGIES)
-        shapes = channels(self)
-        check_range("depth", self.depth, low=0, high=len(shapes))
-        for name in ("width", "conv_supp", "router_n_chan", "batch", "n_iter", "t_log"):
-            check_range(name, getattr(self, name), low=1)
-        for name in ("shift", "eval_rows", "checkpoint_every"):
-            check_range(name, getattr(self, name), low=0)
-        for name in ("k_l2", "k_cpt", "alpha_cpt", "k_dec", "k_cre", "alpha_rtr"):
-            check_range(name, getattr(self, name), low=0)
-        for name in ("tau", "tau_half", "lr", "lr_half"):
-            check_range(name, getattr(self, name), low=0, low_open=True)
-        for price in self.k_cpts:
-            check_range("k_cpts", price, low=0)
-        check_range("eps", self.eps, low=0, high=1)
-        check_range("mu", self.mu, low=0, high=1, high_open=True)
-        check_range("valid_fraction", self.valid_fraction, low=0, high=0.9)
-        check_range("seed", self.seed, low=0, high=2**31 - 1)
+        check_choices(self, dataset=DATASETS, family=FAMILIES, topology=TOPOLOGIES)
+        check_ranges(self, "depth", low=0, high=len(channels(self)))
+        check_ranges(self, "width", "conv_supp", "router_n_chan", low=1)
+        check_ranges(self, "batch", "n_iter", "t_log", low=1)
+        check_ranges(self, "shift", "eval_rows", "checkpoint_every", low=0)
+        check_ranges(self, "k_l2", "k_cpt", "k_cpts", "k_dec", "k_cre", low=0)
+        check_ranges(self, "alpha_cpt", "alpha_rtr", low=0)
+        check_ranges(self, "tau", "tau_half", "lr", "lr_half", low=0, low_open=True)
+        check_ranges(self, "eps", low=0, high=1)
+        check_ranges(self, "mu", low=0, high=1, high_open=True)
+        check_ranges(self, "valid_fraction", low=0, high=0.9)
+        check_ranges(self, "seed", low=0, high=2**31 - 1)
         if self.dyn_k_cpt and not self.k_cpts:
             raise UsageError("k_cpts", self.k_cpts, "at least one price")
         static = self.family == "sr"

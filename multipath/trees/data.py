@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, PRNGKeyArray, UInt8
 from multipath.trees.recolouring import Colours, colours, recolour
 from multipath.trees.synthetic import VARIANTS, digits_hybrid
 from shared import data as sources
+from shared import disk
 from shared.data.augment import random_flip, random_shift
 from shared.data.dataset import HostSplit
 from shared.errors import UsageError, check_choice, check_range
@@ -145,11 +146,14 @@ def prepare(name: str, data_dir: str | os.PathLike | None = None) -> HostData:
     return SETS[name](name, data_dir)
 
 
-def write(name: str, data_dir: str | os.PathLike | None, path: Path) -> None:
+def write(name: str, data_dir: str | os.PathLike | None, path: Path) -> tuple[int, int]:
     """Write a set as one .npz: x0_tr, y_tr, x0_ts, y_ts, m_sym.
 
     Images `[n, h, w, c]` and one-hot labels `[n, classes]` are float32; `m_sym`
     `[classes]` is 1 where images may be mirrored.
+
+    Returns:
+        How many images of training and of test there are.
 
     Raises:
         UsageError: as `load`, or if the file cannot be written; nothing is left then.
@@ -163,17 +167,10 @@ def write(name: str, data_dir: str | os.PathLike | None, path: Path) -> None:
         "y_ts": targets[found.test.labels],
         "m_sym": np.array(found.mirrored, int),
     }
-    draft = path.with_name(f".{path.name}.writing")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with disk.writable("archive", path), disk.replacing(path) as draft:
         with draft.open("wb") as stream:
             np.savez(stream, **arrays)
-        os.replace(draft, path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(str(path), reason, "a file that can be written") from None
-    finally:
-        draft.unlink(missing_ok=True)
+    return len(found.train.labels), len(found.test.labels)
 
 
 def augment(

@@ -25,7 +25,7 @@ from multipath.trees.descriptions import TYPES
 from multipath.trees.graph import Node, layout
 from multipath.trees.kinds import LAYERS, Chain
 from multipath.trees.net import Net
-from shared import runs
+from shared import disk
 from shared.errors import UsageError, check_choice
 from shared.model import Variables
 
@@ -88,17 +88,12 @@ def write(
         text = json.dumps(document, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError("extra", extra, f"what JSON can say ({error})") from error
-    try:
-        structure.parent.mkdir(parents=True, exist_ok=True)
-        temporary = numbers.with_name(f".{numbers.name}.writing")
-        temporary.write_bytes(packed.getvalue())
-        os.replace(temporary, numbers)
+    with disk.writable("network file", structure):
+        with disk.replacing(numbers) as draft:
+            draft.write_bytes(packed.getvalue())
         # Last, with the checksum of the numbers: what a kill between the two leaves is
         # refused instead of read with other numbers.
-        runs.write_text(structure, text)
-    except OSError as error:
-        reason = f"a place that can be written ({error.strerror})"
-        raise UsageError("network file", str(structure), reason) from error
+        disk.write_text(structure, text)
     return structure
 
 

@@ -113,15 +113,22 @@ def make_update(net: Net, *, k_cpts: tuple[float, ...] = (), axis_name: Any = No
     def update(params, state, batch, key, hyper):
         hyper = scheduled(hyper)
         if net.dyn_k_cpt and k_cpts:
-            if axis_name is not None:
-                key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
             prices = jnp.asarray(k_cpts, batch.images.dtype)
-            drawn = jax.random.choice(key, prices, (batch.images.shape[0],))
+            drawn = _draw(key, prices, batch.images.shape[0], axis_name)
             hyper = {**hyper, "k_cpt": drawn}
         found = gradients(net, params, state, batch, hyper, axis_name=axis_name)
         return found.scaled, (found.state, {"loss": found.costs.total})
 
     return update
+
+
+def _draw(key: Array, prices: Array, count: int, axis_name: Any) -> Array:
+    """Draw a price for each image by its place in the whole batch."""
+    if axis_name is None:
+        return jax.random.choice(key, prices, (count,))
+    whole = jax.random.choice(key, prices, (count * jax.lax.axis_size(axis_name),))
+    first = count * jax.lax.axis_index(axis_name)
+    return jax.lax.dynamic_slice_in_dim(whole, first, count)
 
 
 def make_optimizer(hyper: Hyper) -> optax.GradientTransformation:

@@ -1,7 +1,7 @@
 """Training multipath networks: from configs to a run directory."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,16 +21,12 @@ from multipath.trees import (
 )
 from multipath.trees import net as networks
 from multipath.trees.config import Config, network
-from shared import checkpoint, chunk, parallel, runs, sweep, training
-from shared.config import from_dict
+from shared import disk, groups, runs, training
 from shared.data import batching
 from shared.errors import UsageError
 from shared.model import Variables
 
 DTYPES = ("float32", "float64")
-
-ONCE = {"xla_backend_optimization_level": 0}
-"""Compiler options of a program that runs once, which is not worth optimising."""
 
 
 def build(
@@ -54,16 +50,19 @@ def build(
         return training.init_state(*variables, key, hyper, learning.make_optimizer)
 
     def evaluate(train_state, batch):
-        # The schedules of the update that was last made.
-        last = jnp.maximum(train_state.step - 1, 0)
-        hyper = learning.scheduled({**train_state.hyper, "step": last})
         variables = Variables(train_state.params, train_state.state)
-        return assess(net, variables, batch, hyper, prices)
+        return assess(net, variables, batch, _now(train_state), prices)
 
     step = training.make_train_step(
         update_fn, learning.make_optimizer, axis_name=axis_name, timed=True
     )
     return training.Program(init, step, evaluate)
+
+
+def _now(train_state: training.TrainState) -> learning.Hyper:
+    """Return the settings of the update that was last made."""
+    last = jnp.maximum(train_state.step - 1, 0)
+    return learning.scheduled({**train_state.hyper, "step": last})
 
 
 def assess(
@@ -139,26 +138,16 @@ def train(
         UsageError: for settings or data that do not fit together.
         FloatingPointError: if a single run becomes non-finite.
     """
-    groups = [group.indices for group in sweep.group(configs)]
-    folders = _folders(run.checkpoints, len(groups)) if run is not None else None
-
-    def train_group(static, hyper, indices):
-        folder = folders and folders[groups.index(indices)]
-        return _train_group(
-            static, hyper, indices, data_dir, devices, run, folder, progress
-        )
-
-    return sweep.run(configs, train_group)
+    train_group = functools.partial(_train_group, data_dir)
+    return groups.train(
+        configs, train_group, run=run, devices=devices, progress=progress
+    )
 
 
 def _train_group(
-    static, hyper, indices, data_dir, devices, run, checkpoints, progress
+    data_dir: str | Path | None, static: Any, hyper: groups.Hyper, place: groups.Place
 ) -> list[dict[str, Any]]:
-    started = time.monotonic()
-    many = len(indices) > 1
     sets, net = _prepare(static, data_dir)
-    mesh = parallel.mesh(devices, axis="member" if many else "data")
-    program = build(static, net, axis_name="data" if devices > 1 and not many else None)
     count = batching.rows(sets.train)
     batches = batching.with_replacement(
         count,
@@ -166,32 +155,26 @@ def _train_group(
         per_epoch=max(count // static.batch, 1),
         augment=data.augment(sets.mirrored, static.shift),
     )
-    fitted = training.fit(
-        program,
-        _start(program, hyper, many),
+    log_every = min(static.t_log, static.n_iter)
+    fitted = groups.fit(
+        build(static, net, axis_name=place.axis_name),
+        hyper,
+        place,
         sets.train,
         batches,
         steps=static.n_iter,
-        log_every=min(static.t_log, static.n_iter),
-        eval_every=min(static.t_log, static.n_iter),
-        checkpoint_every=static.checkpoint_every or min(static.t_log, static.n_iter),
+        headline=headline,
+        log_every=log_every,
+        eval_every=log_every,
+        checkpoint_every=static.checkpoint_every or log_every,
         evaluate=_splits(sets, static.eval_rows),
-        members=many,
-        mesh=mesh if devices > 1 else None,
-        checkpoints=checkpoints,
-        log=None if run is None else lambda s, m, r: run.log(s, r, indices[m]),
-        rewind=None if run is None else lambda s: run.cut(s, indices),
-        progress=progress,
-        label=f"{static.family} x{len(indices)}" if many else static.family,
+        label=static.family,
     )
-    seconds = time.monotonic() - started
-    summaries = []
-    for m, index in enumerate(indices):
-        records = fitted.history[m] if run is None else run.records(index)
-        summaries.append(summarise(records, fitted.failed[m], static.n_iter, seconds))
-        if run is not None:
-            _write_log(run, index, net, records, _prices(net, static))
-    return summaries
+    if place.run is not None:
+        prices = _prices(net, static)
+        for index, records, _ in fitted:
+            _write_log(place.run, index, net, records, prices)
+    return [member.summary for member in fitted]
 
 
 def _prepare(
@@ -223,22 +206,11 @@ def _splits(sets: data.TreeData, rows: int) -> dict[str, data.Split]:
     return found
 
 
-def summarise(
-    records: Sequence[training.Record],
-    failed: tuple[int, str] | None,
-    steps: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """Return the summary of one member from its records."""
-    summary: dict[str, Any] = {"status": "done", "steps": steps}
-    if failed is not None:
-        summary["status"] = f"failed: {failed[1]} non-finite at step {failed[0]}"
+def headline(records: Sequence[training.Record]) -> dict[str, float]:
+    """Return the last accuracies and operation counts of one member's records."""
     last = next((r for r in reversed(records) if "test/accuracy" in r), {})
     last = last or next((r for r in reversed(records) if "test/k0/accuracy" in r), {})
-    for name, value in last.items():
-        if name.endswith(("accuracy", "moc")):
-            summary[name] = value
-    return {**summary, "seconds": round(seconds, 2)}
+    return {k: v for k, v in last.items() if k.endswith(("accuracy", "moc"))}
 
 
 def _write_log(
@@ -257,8 +229,7 @@ def _write_log(
             price = "" if i is None else f", k_cpt {prices[i]:g}"
             name = f"{title} — iteration {record['step']}{price}"
             texts.append(descriptions.render(description, name))
-    place = run.members[index] if run.members else run.path
-    runs.write_text(place / "log.txt", "\n".join([*texts, ""]))
+    disk.write_text(run.directory(index) / "log.txt", "\n".join([*texts, ""]))
 
 
 class Trained(NamedTuple):
@@ -290,25 +261,13 @@ def trained(
     Raises:
         UsageError: if the run has no whole checkpoint, or the data set is missing.
     """
-    path = Path(path)
-    stored = [runs.read_config(place) for place in runs.members(path) or [path]]
-    data_dir = data_dir or stored[0]["options"]["data_dir"]
-    groups = sweep.group([from_dict(Config, s["config"]) for s in stored])
-    folders = _folders(path / "checkpoints", len(groups))
-    for (static, indices, hyper), folder in zip(groups, folders, strict=True):
+    data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
+    for static, hyper, indices, checkpoints in groups.stored(path, Config):
         sets, net = _prepare(static, data_dir)
-        many = len(indices) > 1
-        like = jax.eval_shape(_starter(build(static, net), many), hyper)
-        restored = checkpoint.restore(folder, like)
-        if restored is None:
-            raise UsageError("run", str(path), "one with a whole checkpoint")
-        step, train_state = restored
-        states = sweep.unstack(train_state) if many else [train_state]
+        step, states = groups.restore(build(static, net), hyper, checkpoints)
         for index, state in zip(indices, states, strict=True):
-            last = jnp.maximum(state.step - 1, 0)
-            now = learning.scheduled({**state.hyper, "step": last})
             variables = Variables(state.params, state.state)
-            yield Trained(index, static, net, variables, now, sets, step)
+            yield Trained(index, static, net, variables, _now(state), sets, step)
 
 
 def evaluate(
@@ -319,18 +278,13 @@ def evaluate(
     Raises:
         UsageError: if the run has no whole checkpoint, or the data set is missing.
     """
-    records = {}
-    for one in trained(path, data_dir=data_dir):
-        prices = _prices(one.net, one.static)
-        found = chunk.make_assess(
-            lambda state, batch: assess(one.net, state[0], batch, state[1], prices),  # noqa: B023
-            _splits(one.sets, one.static.eval_rows),
-            members=False,
-            how="auto",
-            mesh=None,
-        )((one.variables, one.hyper))
-        records[one.index] = {"member": one.index, "step": one.step, **found[0]}
-    return [records[index] for index in sorted(records)]
+    data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
+
+    def prepare(static):
+        sets, net = _prepare(static, data_dir)
+        return build(static, net), _splits(sets, static.eval_rows)
+
+    return groups.evaluate(path, Config, prepare)
 
 
 def export(
@@ -350,30 +304,3 @@ def export(
         settings = {name: float(value) for name, value in one.hyper.items()}
         written[one.index] = files.write(file, one.net, one.variables, settings)
     return [written[index] for index in sorted(written)]
-
-
-def _folders(checkpoints: Path, groups: int) -> list[Path]:
-    """Return the checkpoint directory of each group of members."""
-    if groups == 1:
-        return [checkpoints]
-    return [checkpoints / f"group-{number:02d}" for number in range(groups)]
-
-
-def _start(program: training.Program, hyper: dict, many: bool) -> training.TrainState:
-    return jax.jit(_starter(program, many), compiler_options=ONCE)(hyper)
-
-
-def _starter(
-    program: training.Program, many: bool
-) -> Callable[[dict], training.TrainState]:
-    """Return what makes the first state of a group from its settings."""
-
-    def start(hyper):
-        return program.init(jax.random.key(hyper["seed"]), hyper)
-
-    def start_all(hyper):
-        if many:
-            return jax.lax.map(start, hyper)
-        return start({name: values[0] for name, values in hyper.items()})
-
-    return start_all

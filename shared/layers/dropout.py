@@ -51,3 +51,16 @@ def dropout(
         keep = jax.random.bernoulli(key, kept, shape)
     scaled = x / kept if rescale else x
     return jnp.where(keep, scaled, jnp.zeros_like(x))
+
+
+def active_key(key: Array | None, rate: float | int, *, train: bool) -> Array | None:
+    """Return the key of a network that drops at this rate, None if it does not now.
+
+    Raises:
+        UsageError: in training, if a key is needed and there is none.
+    """
+    if not train or rate == 0:
+        return None
+    if key is None:
+        raise UsageError("key", key, "a random key, for dropout in training")
+    return key

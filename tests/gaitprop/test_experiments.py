@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from gaitprop.experiments import EXPERIMENTS, Config, scaled, square
+from gaitprop.config import Config
+from gaitprop.experiments import EXPERIMENTS, scaled, square
 from shared.errors import UsageError
 
 

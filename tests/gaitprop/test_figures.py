@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from gaitprop import figures, train
-from gaitprop.experiments import Config, square
+from gaitprop.config import Config
+from gaitprop.experiments import square
+from gaitprop.figures import records
 from shared import config as configs
 from shared import runs
 from shared.plotting import NothingToDraw
@@ -106,7 +108,7 @@ def test_grid_is_a_map_per_rule_and_kind(tmp_path):
 
 
 def figures_of_rules():
-    return figures.NAMES["gait"], figures.NAMES["tp"]
+    return records.NAMES["gait"], records.NAMES["tp"]
 
 
 def test_depth_is_the_horizontal_axis(tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gaitprop import analysis, train
-from gaitprop.experiments import Config, square
+from gaitprop.config import Config
+from gaitprop.experiments import square
 from shared import config as configs
 from shared import runs
 from shared.errors import UsageError

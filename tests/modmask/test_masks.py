@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmask import masks
+from modmask import mask_update, masks
 from modmask.config import MaskConfig
 from modmask.masks import Member
 from modmask.task import Stage, Task
@@ -79,11 +79,11 @@ def test_samples_one_by_one_give_the_update_of_all_at_once(together, how):
     chex.assert_trees_all_close(found.logits[0], together.logits[0], atol=2e-6)
 
 
-def step_of(config, task=None, draw=masks.draw):
+def step_of(config, task=None, draw=mask_update.draw):
     static, _ = split(config)
     state = masks.start(member(config=config))
     batch = jax.tree.map(lambda a: a[:16], toy.arrays())
-    return quick(masks.make_step(task or toy.task(), static, draw))(state, batch)
+    return quick(mask_update.make_step(task or toy.task(), static, draw))(state, batch)
 
 
 def test_each_group_of_rows_sees_its_own_mask():
@@ -98,7 +98,7 @@ def test_each_group_of_rows_sees_its_own_mask():
     def gradient(x):
         network, (_, labels) = toy.network(), toy.arrays()
         static, _ = split(CONFIG)
-        loss = masks.make_loss(toy.task(), static, draw)
+        loss = mask_update.make_loss(toy.task(), static, draw)
         keys = jax.random.split(jax.random.key(0))
         batch = (x, labels[:16])
         hyper = {"setting": ()}
@@ -197,10 +197,10 @@ def test_large_logits_leave_the_network_whole():
     state = masks.start(member())
     full = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 50.0), state.params)
     state = state._replace(params=full)
-    masked = masks.make_evaluate(task)(state, toy.arrays())
+    masked = mask_update.make_evaluate(task)(state, toy.arrays())
     plain = task.evaluate(lambda x: task.model.apply(network, x)[0], toy.arrays())
     chex.assert_trees_all_equal(masked, plain)
-    assert masks.density(state)["density"] == 1
+    assert mask_update.density(state)["density"] == 1
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,16 @@ def test_fetched_files_load(server, tmp_path, capsys):
         assert len(load("mnist", tmp_path / "data").test.labels) == 8
 
 
-@pytest.mark.filterwarnings("ignore:.*is partial")
+@pytest.mark.filterwarnings("always:.*is partial")
 def test_archives_of_trees(tmp_path, capsys):
     official.write_idx(tmp_path, train=20, test=10)
     _, files = official.cifar_files("cifar10", 0, rows=10)
     official.write_folder(tmp_path, "cifar10", files)
     assert main(["trees", "--data-dir", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("written") == 5
+    out, told = map(lines, capsys.readouterr())
+    assert told[0].startswith("warning: mnist") and "20 of 60,000" in told[0]
+    assert len(out) == 5
+    assert out[0].endswith("mnist.npz: written, 20 training and 10 test images")
     classes = {"mnist": 10, "cifar-10": 10, "cifar-5": 5, "cifar-2": 2, "hybrid": 10}
     for name, count in classes.items():
         with np.load(tmp_path / "trees" / f"{name}.npz", allow_pickle=False) as archive:
@@ -58,6 +61,16 @@ def test_archives_of_trees(tmp_path, capsys):
     before = written.stat().st_mtime_ns
     assert main(["trees/mnist", "--data-dir", str(tmp_path)]) == 0
     assert written.stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("always:.*is partial")
+def test_a_place_that_cannot_hold_archives_is_told(tmp_path, capsys):
+    official.write_idx(tmp_path, train=20, test=10)
+    (tmp_path / "trees").write_text("a file")
+    assert main(["trees/mnist", "--data-dir", str(tmp_path)]) == 2
+    _, error = lines(capsys.readouterr().err)
+    assert "archive" in error and "can be written" in error
+    assert (tmp_path / "trees").read_text() == "a file"
 
 
 def test_second_call_transfers_nothing(server, tmp_path, capsys):

@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from gaitprop import train
-from gaitprop.experiments import Config
+from gaitprop.config import Config
 from shared import checkpoint, config, runs, sweep
 
 ROOT = Path(__file__).parents[2]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Literal
 
 import jax.numpy as jnp
 import pytest
@@ -64,3 +65,35 @@ def test_whole_number_for_a_float_field_is_traced_as_a_float():
     settings = Settings()
     object.__setattr__(settings, "rate", 1)
     assert config.split(settings)[1]["rate"].dtype == jnp.float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    way: Literal["left", "right"] = "left"
+    words: tuple[str, ...] = ("a", "b")
+    sizes: tuple[int, ...] = (3, 4)
+    rate: float = config.traced(0.5)
+
+    def __post_init__(self):
+        config.check_choices(self, words=("a", "b"))
+        config.check_ranges(self, "rate", "sizes", low=0, low_open=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"way": "up"}, "way: got 'up', expected one of left, right"),
+        ({"words": ("b", "c")}, "words: got 'c', expected one of a, b"),
+        ({"rate": 0.0}, "rate: got 0.0, expected a number > 0"),
+        ({"sizes": (3, 0)}, "sizes: got 0, expected a number > 0"),
+    ],
+)
+def test_fields_are_checked_by_name(changes, message):
+    assert Checked(way="right", sizes=()).sizes == ()
+    with pytest.raises(UsageError, match=message):
+        Checked(**changes)
+
+
+def test_nested_tuples_survive_json():
+    nested = {"width": 4, "sizes": [[1, 2], [3]]}
+    assert config.from_dict(Settings, nested).sizes == ((1, 2), (3,))

@@ -306,24 +306,6 @@ def test_group_gathers_equal_static_parts_in_order_of_appearance():
     assert decayed.indices == (3,) and decayed.static != wide.static
 
 
-def test_run_returns_results_in_the_order_of_configs():
-    def train_group(static, hyper, indices):
-        assert hyper["rate"].shape == (len(indices),)
-        return [
-            (static.width, round(float(rate), 3), index)
-            for rate, index in zip(hyper["rate"], indices, strict=True)
-        ]
-
-    configs = sweep.grid(Config(), rate=[0.1, 0.2], width=[4, 8])
-    found = sweep.run(configs, train_group)
-    assert found == [(4, 0.1, 0), (8, 0.1, 1), (4, 0.2, 2), (8, 0.2, 3)]
-
-
-def test_run_refuses_a_missing_result():
-    with pytest.raises(UsageError, match="one per member"):
-        sweep.run([Config(), Config()], lambda static, hyper, indices: [1])
-
-
 def test_grid_is_the_product_and_leaves_the_rest():
     assert sweep.grid(Config(width=9)) == (Config(width=9),)
     found = sweep.grid(Config(width=9), rate=[0.1, 0.2], decay=(0.0, 1.0))

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multipath.trees.figures import diagrams, records
-from shared import plotting
-from shared.errors import UsageError
+from shared import disk, plotting
 from shared.plotting import NothingToDraw
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Film(NamedTuple):
         film, pictures = path.with_name(f"{path.name}.gif"), []
         temporary = film.with_name(f".{film.stem}.writing.gif")
         figure, writer = Figure(), PillowWriter(fps=self.fps)
-        try:
+        with disk.writable("figure file", film):
             path.mkdir(parents=True, exist_ok=True)
             # The size of a film is that of its first frame.
             self.frames[0](figure)
@@ -60,9 +59,6 @@ class Film(NamedTuple):
                     pictures.append(path / f"nld-{number:04d}.png")
                     _save(figure, pictures[-1], self.dpi)
             os.replace(temporary, film)
-        except OSError as error:
-            reason = f"a place that can be written ({error.strerror})"
-            raise UsageError("figure file", str(film), reason) from error
         return [film, *pictures]
 
 
@@ -105,7 +101,5 @@ def _at(figure: "Figure", *, draw: Callable[["Figure", int], Any], step: int) ->
 
 
 def _save(figure: "Figure", path: Path, dpi: int) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    with plotting.style():
-        figure.savefig(temporary, format="png", dpi=dpi)
-    os.replace(temporary, path)
+    with disk.replacing(path) as draft, plotting.style():
+        figure.savefig(draft, format="png", dpi=dpi)

@@ -5,6 +5,7 @@ import pytest
 
 from modmask import phases
 from modmask.analyses import class_removal
+from shared.groups import Place
 from tests.modmask.analyses import small
 
 
@@ -13,7 +14,7 @@ def run(patch, **changes):
     calls = []
     patch.setattr(phases, "train_stages", small.untrained(calls))
     config = small.config("cifar10_class_removal", **changes)
-    networks, place = [small.network()], phases.Place()
+    networks, place = [small.network()], Place()
     found = class_removal.run(small.problem(), [config], networks, place, 3)
     return found[0], calls
 
@@ -47,7 +48,7 @@ def test_trained_masks_have_the_output_layer_of_the_control():
         problem,
         [config],
         [network],
-        phases.Place(progress=False),
+        Place(progress=False),
         problem.stages[1:3],
         phase="masks",
         offset=0,

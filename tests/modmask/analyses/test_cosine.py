@@ -7,6 +7,7 @@ import pytest
 from modmask import phases
 from modmask.analyses import cosine, outcome
 from modmask.find import cross_entropy
+from shared.groups import Place
 from tests.modmask.analyses import small
 
 
@@ -61,7 +62,7 @@ def test_one_mask_is_trained_on_the_last_stage(monkeypatch):
     calls = []
     monkeypatch.setattr(phases, "train_stages", small.untrained(calls))
     problem, config = small.problem(), small.config("cifar10_grad_cosine")
-    place = phases.Place()
+    place = Place()
     networks = [small.network()]
     found = cosine.run(problem, [config], networks, place, 5)[0]
     assert calls == [("masks", 5, ["2"])]

@@ -7,9 +7,10 @@ from modmask import phases, statistics
 from modmask.analyses import outcome, stability
 from modmask.masks import Member
 from modmask.task import Stage
+from shared.groups import Place
 from tests.modmask.analyses import small
 
-PLACE = phases.Place(progress=False)
+PLACE = Place(progress=False)
 
 
 def config(**changes):

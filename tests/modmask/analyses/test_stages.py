@@ -11,6 +11,7 @@ from modmask.evaluate import assess
 from modmask.tasks import addmul, pairs
 from shared import masking
 from shared.errors import UsageError
+from shared.groups import Place
 from tests.modmask.analyses import small
 
 SIZES = {"digits": 1, "layer_sizes": (12, 12), "mask_biases": False}
@@ -175,7 +176,7 @@ def test_whole_analysis_of_two_networks(addition):
     problem, config = addition
     configs = [config, small.with_seed(config, 1)]
     networks = [masks_for(problem, config, seed)[0] for seed in (0, 1)]
-    place = phases.Place(progress=False)
+    place = Place(progress=False)
     first, second = stages.run(problem, configs, networks, place, 10)
     assert first.steps == 10 + config.mask_steps
     assert set(first.results) == set(second.results)
@@ -191,7 +192,7 @@ def test_control_alone(monkeypatch):
     calls = []
     monkeypatch.setattr(phases, "train_stages", small.untrained(calls))
     config = small.config("deepmind_math", only_control=True)
-    networks, place = [small.network()], phases.Place()
+    networks, place = [small.network()], Place()
     (found,) = stages.run(small.problem(), [config], networks, place, 0)
     assert calls == [("masks", 0, ["baseline"])]
     assert "density/baseline/total" in found.results

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modmask import masks, phases
+from modmask import mask_update
 from modmask.analyses import outcome, transfer
 from modmask.find import cross_entropy
 from modmask.models.feedforward import feedforward
@@ -15,6 +15,7 @@ from modmask.task import Problem, Stage, Task
 from shared import masking, training
 from shared.config import split
 from shared.errors import UsageError
+from shared.groups import Place
 from tests.modmask.analyses import small
 
 STEPS = 6
@@ -88,7 +89,7 @@ def test_frozen_weights_do_not_move(problem):
         start.kept,
         jax.random.key(2),
         {**hyper, "setting": ()},
-        masks.make_optimizer,
+        mask_update.make_optimizer,
     )
     step = jax.jit(transfer.make_step(problem.task, static))
     batch = jax.tree.map(lambda a: a[:16], problem.train)
@@ -108,7 +109,7 @@ def test_frozen_weights_do_not_move(problem):
 def learnt(problem, tmp_path_factory):
     """Two networks on three tasks, and where their checkpoints are."""
     folder = tmp_path_factory.mktemp("transfer")
-    place = phases.Place(progress=False, checkpoints=folder)
+    place = Place(progress=False, checkpoints=folder)
     return transfer.run(problem, CONFIGS, place), folder
 
 
@@ -116,7 +117,7 @@ def test_going_on_after_a_stop(problem, learnt, tmp_path):
     whole, folder = learnt
     shutil.copytree(folder, tmp_path / "some")
     shutil.rmtree(tmp_path / "some" / "perm_2")
-    place = phases.Place(progress=False, checkpoints=tmp_path / "some")
+    place = Place(progress=False, checkpoints=tmp_path / "some")
     resumed = transfer.run(problem, CONFIGS, place)
     for one, two in zip(whole, resumed, strict=True):
         assert one.results == two.results
@@ -148,7 +149,7 @@ def test_figures_of_each_task(learnt):
 
 def test_biases_must_have_masks(problem):
     with pytest.raises(UsageError, match="mask_biases"):
-        transfer.run(problem, [config(mask_biases=False)], phases.Place())
+        transfer.run(problem, [config(mask_biases=False)], Place())
 
 
 def test_masks_of_numbers_from_the_host_are_arrays():

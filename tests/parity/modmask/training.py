@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from modmask import masks, norms, weights
+from modmask import mask_update, masks, norms, weights
 from modmask.config import Config, MaskConfig
 from modmask.models.feedforward import feedforward
 from modmask.task import Stage
@@ -106,7 +106,7 @@ def run_masks(npz, dtype):
 
 def task_gradient(task, static, state, batch):
     """Return loss and task gradients with respect to logits and weights."""
-    loss_fn = masks.make_loss(task, static, draw)
+    loss_fn = mask_update.make_loss(task, static, draw)
     hyper = {**state.hyper, "step": state.step}
     keys = jax.random.split(state.key)
     n = static.mask_samples
@@ -121,7 +121,7 @@ def task_gradient(task, static, state, batch):
 
 def full_gradient(task, static, state, batch):
     """Return the gradient before clipping, and the state of mask training after."""
-    update = masks.make_update(task, static, draw)
+    update = mask_update.make_update(task, static, draw)
     hyper = {**state.hyper, "step": state.step}
     grads, (inner, _) = update(state.params, state.state, batch, state.key, hyper)
     return grads, inner
@@ -133,7 +133,7 @@ def clipped_by(norm, static, trees):
 
 
 def make_clean(task, static):
-    step = masks.make_step(task, static, draw)
+    step = mask_update.make_step(task, static, draw)
 
     def advance(state, batch, held):
         _, raw, _ = task_gradient(task, static, state, batch)
@@ -154,7 +154,7 @@ def make_upstream(task, static):
         grads, inner = full_gradient(task, static, state, batch)
         norm = optax.tree.norm((grads, weight))
         grads, held = clipped_by(norm, static, (grads, weight))
-        optimizer = masks.make_optimizer(state.hyper)
+        optimizer = mask_update.make_optimizer(state.hyper)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         after = state._replace(
             params=optax.apply_updates(state.params, updates),
