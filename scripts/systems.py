@@ -7,7 +7,12 @@ from types import ModuleType
 from shared import runs
 from shared.errors import UsageError, check_choice
 
-PACKAGES = {"gaitprop": "gaitprop", "modmask": "modmask", "trees": "multipath.trees"}
+PACKAGES = {
+    "gaitprop": "gaitprop",
+    "modmask": "modmask",
+    "trees": "multipath.trees",
+    "routing": "multipath.routing_networks",
+}
 
 EXPERIMENTS = {name: f"{package}.experiments" for name, package in PACKAGES.items()}
 """Modules with `EXPERIMENTS`, the `Config` and `scaled`, by system."""

@@ -1,0 +1,223 @@
+"""Settings of a run."""
+
+from dataclasses import dataclass
+
+from shared.config import traced
+from shared.errors import UsageError, check_choice, check_range
+
+DATASETS = (
+    "mnist_mtl",
+    "cifar100_mtl",
+    "digits_mtl",
+    "digits_mtl_permuted",
+    "conflict",
+    "scan",
+)
+ROUTED = (
+    "routed_all_fc",
+    "dispatched",
+    "per_decision_single_agent",
+    "paper_large",
+    "recursive",
+)
+"""Models that take decisions."""
+
+BASELINES = (
+    "per_task_all_fc",
+    "per_task_1_fc",
+    "shared",
+    "shared_one_hot",
+    "separate",
+    "soft_mixture",
+    "cross_stitch",
+    "fixed",
+)
+LANGUAGE = ("recursive", "fixed")
+"""Models of commands."""
+
+VALUE_BASED = (
+    "qlearning",
+    "sarsa",
+    "advantage",
+    "bootstrap_advantage",
+    "surprise",
+)
+"""Algorithms without a policy."""
+
+OPTIMIZERS = ("sgd", "rmsprop", "adam")
+FINAL_REWARDS = ("neg_loss", "correct")
+MODULE_LOSSES = ("squared", "cross_entropy")
+HISTORIES = ("zero", "collaboration", "running_average")
+CLIPS = ("all", "groups", "modules")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run of a routing network or of a baseline.
+
+    Attributes:
+        dataset: mnist_mtl, cifar100_mtl, digits_mtl, digits_mtl_permuted, conflict (two
+            pairs of opposed linear tasks) or scan (commands).
+        labels: how fine labels of CIFAR-100 become those of a task: rank, or the
+            published mod5.
+        standardise: images have mean 0 and variance 1 per channel; otherwise 0 to 255.
+        balance: as many positive as negative examples in one-versus-rest tasks.
+        per_task: training examples of each task; 0 means all.
+        tasks: how many of the tasks, from the first on; 0 means all.
+        valid_fraction: part of each task's training examples that is held out.
+        longest: most actions that a command may mean.
+        model: routed_all_fc, dispatched, per_decision_single_agent or paper_large; or
+            a baseline: per_task_all_fc, per_task_1_fc, shared, shared_one_hot,
+            separate, soft_mixture or cross_stitch. For scan: recursive, or the
+            baseline fixed.
+        algorithm: how decisions are learnt; baselines have none.
+        mode: of gumbel: whether its gradient comes from the module selected or from
+            all (full).
+        modules: to choose from in each layer; 0 means as many as tasks.
+        agents: of each decision under a dispatcher; 0 means as many as tasks.
+        depth: routed layers; of a recursive router, the most modules in a row.
+        width: units of a hidden layer.
+        storage: approximate or tabular; "" means as the model has it.
+        router_hidden: hidden layers of approximate policies.
+        detach: whether routers leave the layers below alone.
+        compat: the formulas of the published program instead of the corrected ones.
+        history: per-action reward: zero, collaboration or running_average.
+        rho: its weight.
+        window: actions that it remembers.
+        final_reward: neg_loss, or correct: 1 or -1.
+        normalise: scale per-action rewards by the size of the final one.
+        module_loss: squared (on one-hot targets, summed) or cross_entropy.
+        gamma: discount.
+        exploration: at the start; what it means depends on the algorithm.
+        exploration_end: at the end; in between it falls linearly.
+        entropy_bonus: weight of the entropy of policies.
+        balance_loss: weight of the load-balancing loss over modules.
+        z_loss: weight of the squared log-sum-exp of policies' scores.
+        optimizer: sgd, rmsprop or adam, of the modules.
+        routing_optimizer: of the decisions; "" means the same.
+        lr: learning rate of the modules.
+        lr_epochs: epochs from which `lr_factors` hold instead of 1.
+        lr_factors: factors of both learning rates.
+        routing_lr: learning rate of the decisions as a share of that of the modules.
+        clip: greatest norm of the gradient; 0 means any.
+        clip_over: all parameters, the two groups apart, or the modules alone.
+        routing_from: epochs before which decisions do not learn.
+        modules_until: epochs after which modules no longer learn; 0 means never.
+        batch: examples of an update.
+        epochs: passes through the training examples.
+        updates: in place of `epochs` if not 0.
+        eval_every: epochs between evaluations.
+        eval_rows: examples of each set that they are made on; 0 means all.
+        checkpoint_every: updates between checkpoints; 0 means an epoch.
+        seed: base of all random streams.
+    """
+
+    dataset: str = "digits_mtl"
+    labels: str = "rank"
+    standardise: bool = True
+    balance: bool = False
+    per_task: int = 0
+    tasks: int = 0
+    valid_fraction: float = 0.1
+    longest: int = 48
+    model: str = "routed_all_fc"
+    algorithm: str = "reinforce"
+    mode: str = "selected"
+    modules: int = 0
+    agents: int = 0
+    depth: int = 3
+    width: int = 48
+    storage: str = ""
+    router_hidden: tuple[int, ...] = ()
+    detach: bool = True
+    compat: bool = False
+    history: str = "collaboration"
+    rho: float = 0.3
+    window: int = 256
+    final_reward: str = "neg_loss"
+    normalise: bool = True
+    module_loss: str = "squared"
+    gamma: float = traced(1.0)
+    exploration: float = traced(0.1)
+    exploration_end: float = traced(0.1)
+    entropy_bonus: float = traced(0.0, zero_is_static=True)
+    balance_loss: float = traced(0.0, zero_is_static=True)
+    z_loss: float = traced(0.0, zero_is_static=True)
+    optimizer: str = "sgd"
+    routing_optimizer: str = ""
+    lr: float = traced(0.003)
+    lr_epochs: tuple[int, ...] = (5, 10)
+    lr_factors: tuple[float, ...] = (1 / 3, 0.1)
+    routing_lr: float = traced(0.3)
+    clip: float = traced(40.0)
+    clip_over: str = "all"
+    routing_from: int = 0
+    modules_until: int = 0
+    batch: int = 10
+    epochs: int = 50
+    updates: int = 0
+    eval_every: int = 1
+    eval_rows: int = 0
+    checkpoint_every: int = 0
+    seed: int = traced(1)
+
+    def __post_init__(self):
+        from multipath.routing_networks.algorithms import ALGORITHMS
+
+        choices = {
+            "dataset": DATASETS,
+            "labels": ("rank", "mod5"),
+            "model": (*ROUTED, *BASELINES),
+            "storage": ("", "approximate", "tabular"),
+            "mode": ("selected", "full"),
+            "history": HISTORIES,
+            "final_reward": FINAL_REWARDS,
+            "module_loss": MODULE_LOSSES,
+            "optimizer": OPTIMIZERS,
+            "routing_optimizer": ("", *OPTIMIZERS),
+            "clip_over": CLIPS,
+        }
+        for name, allowed in choices.items():
+            check_choice(name, getattr(self, name), allowed)
+        if self.model in ROUTED:
+            check_choice("algorithm", self.algorithm, ALGORITHMS)
+        elif self.algorithm:
+            allowed = f'"", since the model {self.model} takes no decisions'
+            raise UsageError("algorithm", self.algorithm, allowed)
+        for name in ("entropy_bonus", "balance_loss", "z_loss"):
+            if getattr(self, name) and self.algorithm in ("", *VALUE_BASED):
+                allowed = f"0 for {self.algorithm or self.model}, which has no policy"
+                raise UsageError(name, getattr(self, name), allowed)
+        if self.z_loss and self.algorithm == "wpl":
+            allowed = "0 for wpl, whose tables hold probabilities"
+            raise UsageError("z_loss", self.z_loss, allowed)
+        check_range("longest", self.longest, low=1, high=48)
+        for name in ("depth", "width", "window", "batch", "epochs", "eval_every"):
+            check_range(name, getattr(self, name), low=1)
+        for name in (
+            *("per_task", "tasks", "modules", "agents", "updates", "eval_rows"),
+            *("checkpoint_every", "routing_from", "modules_until"),
+            *("rho", "entropy_bonus", "balance_loss", "z_loss", "routing_lr", "clip"),
+        ):
+            check_range(name, getattr(self, name), low=0)
+        check_range("depth", self.depth, low=1, high=16)
+        check_range("lr", self.lr, low=0, low_open=True)
+        check_range("valid_fraction", self.valid_fraction, low=0, high=0.9)
+        for name in ("gamma", "exploration", "exploration_end"):
+            check_range(name, getattr(self, name), low=0, high=1)
+        for units in self.router_hidden:
+            check_range("router_hidden", units, low=1)
+        if len(self.lr_epochs) != len(self.lr_factors):
+            allowed = f"{len(self.lr_epochs)} numbers, one for each of lr_epochs"
+            raise UsageError("lr_factors", self.lr_factors, allowed)
+        if list(self.lr_epochs) != sorted(set(self.lr_epochs)):
+            raise UsageError("lr_epochs", self.lr_epochs, "rising numbers")
+        check_range("seed", self.seed, low=0, high=2**31 - 1)
+        if (self.dataset == "scan") != (self.model in LANGUAGE):
+            allowed = "recursive or fixed for scan, and no other data set"
+            raise UsageError("model", self.model, allowed)
+        if self.dataset == "conflict" and self.module_loss != "squared":
+            raise UsageError("module_loss", self.module_loss, "squared for conflict")
+        if self.compat and self.detach is False and self.algorithm == "relax":
+            allowed = "true, as the published program needs for relax"
+            raise UsageError("detach", self.detach, allowed)

@@ -1,0 +1,100 @@
+"""Rates, schedules and clipping of the two groups of parameters."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from multipath.routing_networks import learning
+from multipath.routing_networks.config import Config
+from shared.config import split
+from shared.errors import UsageError
+
+CONFIG = Config(lr=0.5, routing_lr=0.1, lr_epochs=(2,), lr_factors=(0.5,), clip=0.0)
+PARAMS = {"modules": {"w": jnp.zeros(2)}, "routing": {"d": jnp.zeros(3)}}
+GRADS = {"modules": {"w": jnp.array([3.0, 4])}, "routing": {"d": jnp.full(3, 4.0)}}
+
+
+def updates(step=0, **changes):
+    """Return the norms of the updates of one step of gradients 5 and √48."""
+    static, hyper = split(dataclasses.replace(CONFIG, **changes))
+    make = learning.make_optimizer(static, 10)
+    state = make(hyper).init(PARAMS)
+    told = {**hyper, "step": jnp.asarray(step)}
+    found, _ = make(told).update(GRADS, state, PARAMS)
+    return {name: float(optax.tree.norm(part)) for name, part in found.items()}
+
+
+def test_decisions_have_their_share_of_the_rate_in_every_epoch():
+    for step, factor in ((0, 1), (19, 1), (20, 0.5), (99, 0.5)):
+        made = updates(step)
+        assert made["modules"] == pytest.approx(2.5 * factor)
+        assert made["routing"] == pytest.approx(0.05 * 48**0.5 * factor)
+
+
+@pytest.mark.parametrize(
+    ("over", "modules", "routing"),
+    [
+        ("all", 5 / 73**0.5, (48 / 73) ** 0.5),
+        ("groups", 1, 1),
+        ("modules", 1, 48**0.5),
+    ],
+)
+def test_clipping_is_over_what_it_says(over, modules, routing):
+    made = updates(clip=1.0, clip_over=over, routing_lr=1.0)
+    assert made["modules"] == pytest.approx(0.5 * modules)
+    assert made["routing"] == pytest.approx(0.5 * routing)
+
+
+def test_small_gradients_are_not_clipped():
+    assert updates(clip=100.0) == pytest.approx(updates())
+
+
+def test_groups_learn_in_their_epochs_alone():
+    assert updates(9, routing_from=1)["routing"] == 0
+    assert updates(10, routing_from=1)["routing"] > 0
+    assert updates(9, modules_until=1)["modules"] > 0
+    assert updates(10, modules_until=1)["modules"] == 0
+
+
+def test_exploration_falls_on_a_line():
+    _, hyper = split(Config(exploration=0.9, exploration_end=0.1))
+    at = [
+        float(learning.exploration({**hyper, "step": jnp.asarray(s)}, 5))
+        for s in (0, 2, 4, 9)
+    ]
+    np.testing.assert_allclose(at, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("algorithm", "reinforc"),
+        ("model", "routed"),
+        ("clip_over", "none"),
+        ("lr_epochs", (5, 5)),
+        ("lr_factors", (0.1,)),
+        ("exploration", 1.5),
+        ("routing_lr", -1.0),
+        ("entropy_bonus", -0.1),
+        ("depth", 0),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(field, value):
+    with pytest.raises(UsageError) as error:
+        Config(**{field: value})
+    assert field in str(error.value)
+
+
+def test_remedies_need_a_policy():
+    for remedy in ("entropy_bonus", "balance_loss", "z_loss"):
+        with pytest.raises(UsageError, match=remedy):
+            Config(algorithm="qlearning", **{remedy: 0.1})
+
+
+def test_baselines_take_no_algorithm():
+    with pytest.raises(UsageError, match="algorithm"):
+        Config(model="shared")
+    assert Config(model="shared", algorithm="").depth == 3
