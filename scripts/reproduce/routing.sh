@@ -37,7 +37,7 @@ if [[ -n $data_dir ]]; then
   for preset in ${presets//|/ }; do names+=("cifar100-mtl-$preset"); done
   names+=(cifar100-mtl-large-wpl)
 else
-  names+=(conflict-{2,4}-algorithms)
+  names+=(conflict-{2,4}-algorithms scan-recursive scan-fixed)
 fi
 
 for name in "${names[@]}"; do
@@ -63,5 +63,6 @@ else
     draw "conflict-$modules" "conflict-$modules-algorithms" \
       accuracy entropy collapse use routes sweep
   done
+  draw scan "scan-@(recursive|fixed)" accuracy tasks entropy collapse use
 fi
 finish
