@@ -48,8 +48,8 @@ PUBLISHED = {10: 24.0, 64: 86.0, 256: 246.0}
 ROUTED, WHOLE = 50.0, {10: 3.0, 256: 1.0}
 LOOP = 1.5
 MEMBERS, STEPS = 8, 20
-SEEDS = {"cpu": 1.0}
-"""Greatest time of eight seeds over that of one after the other."""
+SEEDS = {"cpu": 1.05}
+"""Greatest time of eight seeds over that in turn: no slower, but for chance."""
 
 
 class Rows(NamedTuple):

@@ -233,8 +233,7 @@ def restore(
     """
     restored = checkpoint.restore(checkpoints, jax.eval_shape(_starter(program), hyper))
     if restored is None:
-        allowed = "a run's, with a whole checkpoint"
-        raise UsageError("checkpoints", str(checkpoints), allowed)
+        raise UsageError("run", str(checkpoints), "one with a whole checkpoint")
     step, train_state = restored
     many = len(hyper["seed"]) > 1
     return step, sweep.unstack(train_state) if many else [train_state]

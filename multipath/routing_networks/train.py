@@ -13,6 +13,7 @@ from multipath.routing_networks import diagnostics, learning
 from multipath.routing_networks.config import Config
 from multipath.routing_networks.tasks import Task, finish, prepare
 from shared import groups, runs, training
+from shared.errors import UsageError
 from shared.model import Variables
 
 DTYPES = ("float32", "float64")
@@ -24,7 +25,6 @@ def build(static: Any, task: Task, *, axis_name: str | None = None) -> training.
     Args:
         static: static part of a `Config`.
         task: from `tasks.prepare`.
-        axis_name: mesh axis over which batches are shared out.
     """
     network = task.network
     optimizer = learning.make_optimizer(static, task.batches.per_epoch)
@@ -32,8 +32,6 @@ def build(static: Any, task: Task, *, axis_name: str | None = None) -> training.
 
     def update_fn(params, state, batch, key, hyper):
         inputs, targets, tasks = batch
-        if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
         def cost(params):
             outputs, trajectory, new = network.apply(
@@ -88,9 +86,7 @@ def build(static: Any, task: Task, *, axis_name: str | None = None) -> training.
             **diagnostics.routes(trajectory, tasks, task_count=len(task.names)),
         }
 
-    step = training.make_train_step(
-        update_fn, optimizer, axis_name=axis_name, timed=True
-    )
+    step = training.make_train_step(update_fn, optimizer, timed=True)
     return training.Program(init, step, evaluate)
 
 
@@ -111,7 +107,7 @@ def train(
     Args:
         configs: one per member.
         data_dir: where the data sets lie; digits and the conflict task need none.
-        devices: how many devices share the members, or the batch of a single one.
+        devices: how many devices share the members of a program.
         run: run directory to write to, and to go on from if it holds a checkpoint.
         progress: show a progress bar; None shows it on a terminal only.
 
@@ -132,11 +128,15 @@ def train(
 def _train_group(
     data_dir: str | Path | None, static: Any, hyper: groups.Hyper, place: groups.Place
 ) -> list[dict[str, Any]]:
+    if place.axis_name is not None:
+        # Histories of actions are those of whole batches in order.
+        allowed = "1, or several members that are one program, such as seeds"
+        raise UsageError("--devices", place.devices, allowed)
     task = prepare(static, data_dir)
     per_epoch = task.batches.per_epoch
     steps = static.updates or static.epochs * per_epoch
     fitted = groups.fit(
-        build(static, task, axis_name=place.axis_name),
+        build(static, task),
         hyper,
         place,
         task.train,

@@ -11,6 +11,7 @@ from multipath.routing_networks.config import Config
 from multipath.routing_networks.tasks import prepare
 from shared import runs
 from shared.config import split, to_dict
+from shared.errors import UsageError
 from tests.quick import quick
 
 TINY = Config(
@@ -118,3 +119,16 @@ def test_decisions_remember_the_actions_of_the_updates_before():
         state, _ = step(state, batch)
     counts = [np.sum(jax.tree.leaves(history)[-1]) for history in histories]
     assert counts == [0, TINY.batch, 2 * TINY.batch]
+
+
+def test_devices_share_members_and_not_batches(tmp_path):
+    with pytest.raises(UsageError, match="--devices"), new_run(tmp_path) as run:
+        go(run, MEMBERS[:1], devices=2)
+
+
+def test_members_on_two_devices_are_those_on_one(tmp_path, whole):
+    with new_run(tmp_path) as run:
+        go(run, devices=2)
+    for ours, theirs in zip(_timeless(run.path), _timeless(whole[0]), strict=True):
+        for name in ("test/loss/module", "test/decision0/use"):
+            np.testing.assert_allclose(ours[-1][name], theirs[-1][name], rtol=1e-4)
