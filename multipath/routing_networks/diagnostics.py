@@ -150,7 +150,7 @@ def finish(record: Mapping[str, Any]) -> dict[str, Any]:
         if name == "seen":
             seen, hits = np.asarray(made.pop(key)), np.asarray(made.pop(f"{start}hits"))
             made |= {start + k: v for k, v in _accuracies(seen, hits).items()}
-        elif name == "use" and f"{start}entropy" in made:
+        elif name == "use":
             made |= {start + k: v for k, v in _shares(made, start).items()}
         elif name == "power":
             made[f"{start}error"] /= made.pop(key)

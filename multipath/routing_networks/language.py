@@ -403,8 +403,8 @@ def finish(record: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the averages of `measure` in a record into what is reported.
 
     Of groups of commands, `share` and `right` become `accuracy`, and `taken` becomes
-    `depth`, the modules that a command passes, and `use`, the shares of the actions at
-    each depth; 0 for groups without commands.
+    `depth`, the modules that a command passes, and `routes`, the shares of the actions
+    at each depth; 0 for groups without commands.
     """
     made = dict(record)
     ratio = lambda a, b: a / np.where(b > 0, b, 1)
@@ -419,5 +419,5 @@ def finish(record: Mapping[str, Any]) -> dict[str, Any]:
                 passed = taken[..., 1:].sum((1, 2))
                 made[f"{start}/depth"] = ratio(passed, share).tolist()
                 shares = ratio(taken, taken.sum(-1, keepdims=True))
-                made[f"{start}/use"] = shares.tolist()
+                made[f"{start}/routes"] = shares.tolist()
     return made

@@ -67,18 +67,27 @@ def test_the_mean_gradient_is_that_of_the_expected_return(params):
 
 def test_without_a_variate_it_is_reinforce(params):
     none = {**params, "value": jax.tree.map(jnp.zeros_like, params["value"])}
-    drawing, returns = _drawing(none, jax.random.key(1), 6)
-    relaxed = relax.relax(DECISION, none, drawing)
-    logp = jnp.take_along_axis(relaxed.logp, drawing.action[:, None], 1)[:, 0]
-    found = relax.estimate(DECISION, none, drawing, returns)
-    np.testing.assert_allclose(found, -logp * returns, rtol=1e-5)
+
+    @quick
+    def run(params, key):
+        drawing, returns = _drawing(params, key, 6)
+        logp = relax.relax(DECISION, params, drawing).logp
+        logp = jnp.take_along_axis(logp, drawing.action[:, None], 1)[:, 0]
+        return relax.estimate(DECISION, params, drawing, returns), -logp * returns
+
+    found, expected = run(none, jax.random.key(1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_samples_given_an_action_agree_with_it(params):
-    drawing, _ = _drawing(params, jax.random.key(2), 500)
-    relaxed = quick(lambda d: relax.relax(DECISION, params, d))(drawing)
-    np.testing.assert_array_equal(jnp.argmax(relaxed.z_tilde, 1), drawing.action)
-    np.testing.assert_array_equal(jnp.argmax(relaxed.z, 1), drawing.action)
+    @quick
+    def run(params, key):
+        drawing, _ = _drawing(params, key, 500)
+        return drawing.action, relax.relax(DECISION, params, drawing)
+
+    action, relaxed = run(params, jax.random.key(2))
+    np.testing.assert_array_equal(jnp.argmax(relaxed.z_tilde, 1), action)
+    np.testing.assert_array_equal(jnp.argmax(relaxed.z, 1), action)
     # Both are drawn from one distribution; the spread of a mean is about 0.06.
     np.testing.assert_allclose(relaxed.z.mean(0), relaxed.z_tilde.mean(0), atol=0.35)
 
