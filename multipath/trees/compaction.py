@@ -7,7 +7,7 @@ faster for each image than the whole batch at once would be.
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,11 +43,13 @@ class Pieces(NamedTuple):
     """Signals of images in order.
 
     Attributes:
-        signals: trees of arrays `[size, ...]`; None has no rows.
+        signals: trees of arrays `[size, ...]`; None has no rows. Those of `gather` are
+            made as they are read, once, so that a piece moves while the one before it
+            is computed.
         counts: how many rows of each are images; the others fill it up.
     """
 
-    signals: list[Any]
+    signals: Iterable[Any]
     counts: list[int]
 
 
@@ -189,25 +191,13 @@ def gather(source: Pieces, rows: np.ndarray, limit: int | None, how: str) -> Pie
     """
     counts = _counts(len(rows), limit)
     sizes = [padded(count, limit) for count in counts]
-    ends = list(itertools.accumulate(sizes))
-    if how == "device":
-        index = np.zeros(ends[-1], np.int32)
-        index[: len(rows)] = _in_padded(source, rows)
-        whole = _take(source.signals, index)
-    else:
-        starts = np.cumsum([0, *source.counts])
-        cuts = np.searchsorted(rows, starts)
-        local = [
-            rows[a:b] - start
-            for a, b, start in zip(cuts, cuts[1:], starts, strict=False)
-        ]
-        whole = jax.tree.map(
-            lambda *arrays: _moved(arrays, local, ends[-1]), *source.signals
-        )
-    if len(sizes) == 1:
-        return Pieces([whole], counts)
-    cut = lambda a, b: jax.tree.map(lambda array: array[a:b], whole)
-    return Pieces([cut(b - s, b) for b, s in zip(ends, sizes, strict=True)], counts)
+    if counts == source.counts and sizes == _sizes(source):
+        return source
+    ends = list(itertools.accumulate(counts))
+    parts = [rows[b - n : b] for b, n in zip(ends, counts, strict=True)]
+    take = _take_on_device if how == "device" else _take_on_host
+    taken = (take(source, *part) for part in zip(parts, sizes, strict=True))
+    return Pieces(taken, counts)
 
 
 def padded(count: int, limit: int | None) -> int:
@@ -230,18 +220,37 @@ def _counts(total: int, limit: int | None) -> list[int]:
     return [limit] * full + [rest] * bool(rest)
 
 
-def _moved(arrays: tuple, local: list[np.ndarray], size: int) -> np.ndarray:
-    """Copy rows of arrays into one, filled up with the first."""
-    # On a CPU neither this nor giving the result to JAX copies anything more.
-    views = [np.asarray(array) for array in arrays]
-    out = np.empty((size, *views[0].shape[1:]), views[0].dtype)
-    at = 0
-    for view, rows in zip(views, local, strict=True):
-        if rows.size:
+def _take_on_host(source: Pieces, rows: np.ndarray, size: int) -> Any:
+    """Copy images into arrays of so many rows, filled up with the first."""
+    starts = np.cumsum([0, *source.counts])
+    cuts = np.searchsorted(rows, starts)
+    local = [
+        (signal, rows[a:b] - start)
+        for signal, a, b, start in zip(
+            source.signals, cuts, cuts[1:], starts, strict=False
+        )
+        if a < b
+    ]
+    signals, own = zip(*local, strict=True)
+
+    def moved(*arrays: Any) -> np.ndarray:
+        # On a CPU neither this nor giving the result to JAX copies anything more.
+        views = [np.asarray(array) for array in arrays]
+        out = np.empty((size, *views[0].shape[1:]), views[0].dtype)
+        at = 0
+        for view, rows in zip(views, own, strict=True):
             np.take(view, rows, 0, out=out[at : at + rows.size], mode="clip")
             at += rows.size
-    out[at:] = out[0]
-    return out
+        out[at:] = out[0]
+        return out
+
+    return jax.tree.map(moved, *signals)
+
+
+def _take_on_device(source: Pieces, rows: np.ndarray, size: int) -> Any:
+    index = np.zeros(size, np.int32)
+    index[: len(rows)] = _in_padded(source, rows)
+    return _take(list(source.signals), index)
 
 
 @jax.jit
@@ -252,10 +261,14 @@ def _take(signals: list[Any], index: Array) -> Any:
 
 def _in_padded(source: Pieces, rows: np.ndarray) -> np.ndarray:
     """Return where rows of images are if the filling is counted too."""
-    sizes = [len(jax.tree.leaves(signal)[0]) for signal in source.signals]
     which = np.searchsorted(np.cumsum(source.counts), rows, "right")
-    shift = np.cumsum([0, *sizes])[:-1] - np.cumsum([0, *source.counts])[:-1]
+    shift = np.cumsum([0, *_sizes(source)])[:-1] - np.cumsum([0, *source.counts])[:-1]
     return rows + shift[which]
+
+
+def _sizes(source: Pieces) -> list[int]:
+    """Return how many rows each piece has, the filling included."""
+    return [len(jax.tree.leaves(signal)[0]) for signal in source.signals]
 
 
 def _joined(values: list[Any], pieces: Pieces) -> np.ndarray:

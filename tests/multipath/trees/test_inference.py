@@ -219,6 +219,7 @@ def test_layers_run_on_the_images_that_reach_them(cases):
 
     def counted(key, task):
         def run(pieces):
+            pieces = pieces._replace(signals=list(pieces.signals))
             sizes = [len(signal[0][-1]) for signal in pieces.signals]
             assert sum(sizes) < sum(pieces.counts) + compaction.STEP
             number, member = key
@@ -260,6 +261,15 @@ def test_pieces_keep_the_order_of_images():
         kept = [np.asarray(own[0])[:count] for own, count in zip(*pieces, strict=True)]
         wanted = np.concatenate([signal[:7], signal[8:]])[rows]
         np.testing.assert_array_equal(np.concatenate(kept), wanted)
+
+
+@pytest.mark.parametrize("how, limit", [("host", 8), ("device", None)])
+def test_pieces_that_all_go_on_stay_where_they_are(how, limit):
+    signals = [(np.zeros((8, 2)), None)] * (2 if limit else 1)
+    source = compaction.Pieces(signals, [8, 8] if limit else [8])
+    every = np.arange(sum(source.counts))
+    assert compaction.gather(source, every, limit, how) is source
+    assert compaction.gather(source, every[1:], limit, how) is not source
 
 
 def test_double_precision_stays():
