@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from shared.config import traced
-from shared.errors import UsageError, check_choice, check_range
+from shared.config import check_choices, check_ranges, traced
+from shared.errors import UsageError, check_choice
 
 DATASETS = (
     "mnist_mtl",
@@ -164,21 +164,20 @@ class Config:
     def __post_init__(self):
         from multipath.routing_networks.algorithms import ALGORITHMS
 
-        choices = {
-            "dataset": DATASETS,
-            "labels": ("rank", "mod5"),
-            "model": (*ROUTED, *BASELINES),
-            "storage": ("", "approximate", "tabular"),
-            "mode": ("selected", "full"),
-            "history": HISTORIES,
-            "final_reward": FINAL_REWARDS,
-            "module_loss": MODULE_LOSSES,
-            "optimizer": OPTIMIZERS,
-            "routing_optimizer": ("", *OPTIMIZERS),
-            "clip_over": CLIPS,
-        }
-        for name, allowed in choices.items():
-            check_choice(name, getattr(self, name), allowed)
+        check_choices(
+            self,
+            dataset=DATASETS,
+            labels=("rank", "mod5"),
+            model=(*ROUTED, *BASELINES),
+            storage=("", "approximate", "tabular"),
+            mode=("selected", "full"),
+            history=HISTORIES,
+            final_reward=FINAL_REWARDS,
+            module_loss=MODULE_LOSSES,
+            optimizer=OPTIMIZERS,
+            routing_optimizer=("", *OPTIMIZERS),
+            clip_over=CLIPS,
+        )
         if self.model in ROUTED:
             check_choice("algorithm", self.algorithm, ALGORITHMS)
         elif self.algorithm:
@@ -191,28 +190,26 @@ class Config:
         if self.z_loss and self.algorithm == "wpl":
             allowed = "0 for wpl, whose tables hold probabilities"
             raise UsageError("z_loss", self.z_loss, allowed)
-        check_range("longest", self.longest, low=1, high=48)
-        for name in ("depth", "width", "window", "batch", "epochs", "eval_every"):
-            check_range(name, getattr(self, name), low=1)
-        for name in (
+        check_ranges(self, "longest", low=1, high=48)
+        check_ranges(self, "depth", low=1, high=16)
+        check_ranges(self, "width", "window", "batch", "epochs", "eval_every", low=1)
+        check_ranges(
+            self,
             *("per_task", "tasks", "modules", "agents", "updates", "eval_rows"),
             *("checkpoint_every", "routing_from", "modules_until"),
             *("rho", "entropy_bonus", "balance_loss", "z_loss", "routing_lr", "clip"),
-        ):
-            check_range(name, getattr(self, name), low=0)
-        check_range("depth", self.depth, low=1, high=16)
-        check_range("lr", self.lr, low=0, low_open=True)
-        check_range("valid_fraction", self.valid_fraction, low=0, high=0.9)
-        for name in ("gamma", "exploration", "exploration_end"):
-            check_range(name, getattr(self, name), low=0, high=1)
-        for units in self.router_hidden:
-            check_range("router_hidden", units, low=1)
+            low=0,
+        )
+        check_ranges(self, "lr", low=0, low_open=True)
+        check_ranges(self, "valid_fraction", low=0, high=0.9)
+        check_ranges(self, "gamma", "exploration", "exploration_end", low=0, high=1)
+        check_ranges(self, "router_hidden", low=1)
+        check_ranges(self, "seed", low=0, high=2**31 - 1)
         if len(self.lr_epochs) != len(self.lr_factors):
             allowed = f"{len(self.lr_epochs)} numbers, one for each of lr_epochs"
             raise UsageError("lr_factors", self.lr_factors, allowed)
         if list(self.lr_epochs) != sorted(set(self.lr_epochs)):
             raise UsageError("lr_epochs", self.lr_epochs, "rising numbers")
-        check_range("seed", self.seed, low=0, high=2**31 - 1)
         if (self.dataset == "scan") != (self.model in LANGUAGE):
             allowed = "recursive or fixed for scan, and no other data set"
             raise UsageError("model", self.model, allowed)

@@ -17,24 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int32, UInt8
 
+from multipath.routing_networks import questions
+from multipath.routing_networks.questions import Questions
 from shared import data as sources
 from shared.data import batching
-from shared.data.catalog import SETS as IMAGE_SETS
 from shared.errors import UsageError, check_choice, check_range
 
-LABELS = ("rank", "mod5")
 SCALES = ("standard", "unit", "raw")
 DRAW_SEED = 0
 """Seed of what is held out and of what is left out: every run has the same."""
-
-SUPERCLASSES = (
-    *("aquatic mammals", "fish", "flowers", "food containers"),
-    *("fruit and vegetables", "household electrical devices", "household furniture"),
-    *("insects", "large carnivores", "large man-made outdoor things"),
-    *("large natural outdoor scenes", "large omnivores and herbivores"),
-    *("medium-sized mammals", "non-insect invertebrates", "people", "reptiles"),
-    *("small mammals", "trees", "vehicles 1", "vehicles 2"),
-)
 
 
 class TaskSplit(NamedTuple):
@@ -109,21 +100,6 @@ class TaskData(NamedTuple):
     info: TaskInfo
 
 
-class Questions(NamedTuple):
-    """What a set asks about an image of each class of its source.
-
-    Attributes:
-        tasks, labels: of each slot.
-        names: of the tasks.
-        classes: names of the labels of each task.
-    """
-
-    tasks: Int[np.ndarray, "classes slots"]
-    labels: Int[np.ndarray, "classes slots"]
-    names: tuple[str, ...]
-    classes: tuple[tuple[str, ...], ...]
-
-
 @dataclass(frozen=True)
 class _Recipe:
     """How a set is made: source, enlargement, questions, whether yes or no."""
@@ -172,17 +148,17 @@ def load(
     check_choice("dataset", name, SETS)
     _check(name, labels, scale, valid_fraction, balance)
     recipe = SETS[name]
-    questions = _first(recipe.questions(labels), tasks)
+    asked = questions.first_tasks(recipe.questions(labels), tasks)
     found = sources.load(recipe.source, data_dir)
     kept, held = _held_out(np.asarray(found.train.labels), valid_fraction)
-    make = lambda part, rows: _split(part, rows, questions, recipe.enlarge)
+    make = lambda part, rows: _split(part, rows, asked, recipe.enlarge)
     train, valid = make(found.train, kept), make(found.train, held)
     test = make(found.test, np.arange(found.info.counts.test))
     if not train.images.size:
         raise UsageError("tasks", tasks, "tasks of which there are training images")
-    chosen = _chosen(train, len(questions.names), balance, per_task)
+    chosen = _chosen(train, len(asked.names), balance, per_task)
     counts = sources.Counts(len(chosen), valid.labels.size, test.labels.size)
-    info = _info(name, questions, train.images.shape[1:], scale, counts, found.info)
+    info = _info(name, asked, train.images.shape[1:], scale, counts, found.info)
     return TaskData(train, valid, test, jnp.asarray(chosen, jnp.int32), info)
 
 
@@ -194,7 +170,7 @@ def _check(
     balance: bool,
 ) -> None:
     """Check the options of `load` that need no data."""
-    check_choice("labels", labels, LABELS)
+    check_choice("labels", labels, questions.LABELS)
     check_choice("scale", scale, SCALES)
     check_range("valid_fraction", valid_fraction, low=0, high=1, high_open=True)
     if labels != "rank" and name != "cifar100_mtl":
@@ -288,92 +264,23 @@ def scaled(images: UInt8[Array, "n h w c"], info: TaskInfo) -> Float[Array, "n h
     return (images.astype(dtype) - mean) / std
 
 
-def superclass_labels(labels: str = "rank") -> Int[np.ndarray, "100"]:
-    """Return the label of each class of CIFAR-100 within its superclass.
-
-    Args:
-        labels: "rank" gives the five classes of a superclass 0 to 4 in the order of
-            their numbers. "mod5" gives the number modulo 5, which is no numbering
-            of them, since classes are numbered by name: on average 3.3 labels remain,
-            and the most frequent one is right in 48 % of cases.
-    """
-    check_choice("labels", labels, LABELS)
-    fine = np.arange(100)
-    if labels == "mod5":
-        return fine % 5
-    coarse = np.asarray(IMAGE_SETS["cifar100"].coarse)
-    return np.array([np.sum(coarse[:c] == coarse[c]) for c in fine])
-
-
-def permutations(count: int = 10) -> Int[np.ndarray, "tasks 10"]:
-    """Return the label that each task of `digits_mtl_permuted` gives each digit.
-
-    No two tasks give a digit the same label, so that an answer that does not depend on
-    the task is right in one of ten cases at best.
-    """
-    names = np.random.RandomState(DRAW_SEED).permutation(10)
-    digits, tasks = np.arange(10), np.arange(count)
-    return names[(digits[None] + tasks[:, None]) % 10]
-
-
-def _superclasses(labels: str) -> Questions:
-    spec = IMAGE_SETS["cifar100"]
-    tasks, own = np.asarray(spec.coarse), superclass_labels(labels)
-    names = lambda t, l: "/".join(
-        spec.class_names[c] for c in np.flatnonzero((tasks == t) & (own == l))
-    )
-    classes = tuple(tuple(names(t, l) for l in range(5)) for t in range(20))
-    return Questions(tasks[:, None], own[:, None], SUPERCLASSES, classes)
-
-
-def _one_versus_rest(labels: str) -> Questions:
-    del labels
-    digits = IMAGE_SETS["digits"].class_names
-    tasks = np.tile(np.arange(10), (10, 1))
-    classes = tuple(("another", digit) for digit in digits)
-    return Questions(tasks, np.eye(10, dtype=int), digits, classes)
-
-
-def _permuted(labels: str) -> Questions:
-    del labels
-    digits, table = IMAGE_SETS["digits"].class_names, permutations()
-    tasks = np.tile(np.arange(10), (10, 1))
-    classes = tuple(tuple(digits[d] for d in np.argsort(own)) for own in table)
-    names = tuple(f"permutation {t}" for t in range(10))
-    return Questions(tasks, table.T, names, classes)
-
-
 SETS: dict[str, _Recipe] = {
-    "cifar100_mtl": _Recipe("cifar100", _superclasses),
-    "mnist_mtl": _Recipe("mnist", _one_versus_rest, binary=True),
-    "digits_mtl": _Recipe("digits", _one_versus_rest, enlarge=2, binary=True),
-    "digits_mtl_permuted": _Recipe("digits", _permuted, enlarge=2),
+    "cifar100_mtl": _Recipe("cifar100", questions.superclasses),
+    "mnist_mtl": _Recipe("mnist", questions.one_versus_rest, binary=True),
+    "digits_mtl": _Recipe("digits", questions.one_versus_rest, enlarge=2, binary=True),
+    "digits_mtl_permuted": _Recipe("digits", questions.permuted, enlarge=2),
 }
 """Sets by name, and how they are made."""
 
 
-def _first(questions: Questions, count: int) -> Questions:
-    """Keep the first tasks; classes about which nothing is asked have slots of -1."""
-    check_range("tasks", count, low=0, high=len(questions.names))
-    if not count:
-        return questions
-    tasks, labels = questions.tasks, questions.labels
-    if tasks.shape[1] > 1:
-        tasks, labels = tasks[:, :count], labels[:, :count]
-    tasks = np.where(tasks < count, tasks, -1)
-    return Questions(tasks, labels, questions.names[:count], questions.classes[:count])
-
-
-def _split(
-    part: Any, rows: np.ndarray, questions: Questions, enlarge: int
-) -> TaskSplit:
+def _split(part: Any, rows: np.ndarray, asked: Questions, enlarge: int) -> TaskSplit:
     """Return the images of some rows about which something is asked."""
     classes = np.asarray(part.labels)[rows]
-    asked = questions.tasks[classes, 0] >= 0
-    classes, rows = classes[asked], rows[asked]
+    kept = asked.tasks[classes, 0] >= 0
+    classes, rows = classes[kept], rows[kept]
     images = np.asarray(part.images)[rows]
     images = images.repeat(enlarge, 1).repeat(enlarge, 2)
-    labels, tasks = questions.labels[classes], questions.tasks[classes]
+    labels, tasks = asked.labels[classes], asked.tasks[classes]
     return TaskSplit(
         jnp.asarray(images),
         jnp.asarray(labels, jnp.int32),
@@ -416,7 +323,7 @@ def _chosen(train: TaskSplit, tasks: int, balance: bool, per_task: int) -> np.nd
 
 def _info(
     name: str,
-    questions: Questions,
+    asked: Questions,
     shape: tuple[int, ...],
     scale: str,
     counts: sources.Counts,
@@ -432,9 +339,9 @@ def _info(
         std = tuple(s * source.scale or 1.0 for s in source.std)
     return TaskInfo(
         name=name,
-        tasks=questions.names,
-        classes=questions.classes,
-        outputs=max(map(len, questions.classes)),
+        tasks=asked.names,
+        classes=asked.classes,
+        outputs=max(map(len, asked.classes)),
         shape=(height, width, channels),
         mean=mean,
         std=std,

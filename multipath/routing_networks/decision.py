@@ -81,7 +81,7 @@ def decide(
     batch = x.shape[0]
     check_lengths(batch, actions=actions, mask=mask, forced=forced)
     _check_features(decision, x)
-    if mask is not None and _known(mask) and not np.any(mask):
+    if mask is not None and known(mask) and not np.any(mask):
         raise UsageError("mask", "no sample", "at least one that takes the step")
     _check_range("forced", forced, decision.actions, mask)
     agent = _agents(decision, actions, batch, mask)
@@ -219,7 +219,7 @@ def _check_range(
 
     Values that are traced cannot be looked at.
     """
-    if given is None or not _known(given) or not (mask is None or _known(mask)):
+    if given is None or not known(given) or not (mask is None or known(mask)):
         return
     active = np.asarray(given) if mask is None else np.asarray(given)[np.asarray(mask)]
     wrong = active[(active < 0) | (active >= size)]
@@ -227,5 +227,6 @@ def _check_range(
         raise UsageError(argument, int(wrong[0]), f"integers from 0 to {size - 1}")
 
 
-def _known(array: Any) -> bool:
+def known(array: Any) -> bool:
+    """Return whether an array's values can be looked at."""
     return not isinstance(array, Tracer)

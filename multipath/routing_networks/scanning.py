@@ -2,16 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, PyTree
 
 from multipath.routing_networks import rewards
-from multipath.routing_networks.decision import HISTORIES, check_lengths
+from multipath.routing_networks.decision import HISTORIES, check_lengths, known
 from multipath.routing_networks.settings import Decision
 from multipath.routing_networks.trajectory import Memory, Steps, Trajectory, depth
 from shared.errors import UsageError
@@ -111,7 +109,7 @@ def check_call(
     """
     check_lengths(batch, actions=actions)
     # `np.any` of an array of JAX would be traced inside `jit`.
-    if mask is not None and _known(mask) and not np.asarray(mask).any():
+    if mask is not None and known(mask) and not np.asarray(mask).any():
         raise UsageError("mask", "no sample", "at least one that takes the step")
     if forced is not None and forced.shape != (rows, batch):
         allowed = f"shape {(rows, batch)}: a row for each call in order"
@@ -121,13 +119,9 @@ def check_call(
         ("actions", agents, decision.agents),
         ("forced", forced, decision.actions),
     ):
-        if given is not None and _known(given):
+        if given is not None and known(given):
             values = np.asarray(given)
             wrong = values[(values < 0) | (values >= size)]
             if wrong.size:
                 allowed = f"integers from 0 to {size - 1}"
                 raise UsageError(name, int(wrong.flat[0]), allowed)
-
-
-def _known(array: Any) -> bool:
-    return not isinstance(array, Tracer)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from multipath.routing_networks import data
+from multipath.routing_networks import data, questions
 from shared.data import load as load_source
 from shared.data.catalog import SETS
 from shared.errors import UsageError
@@ -14,7 +14,6 @@ from tests.shared.data import official
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is partial")
 
-DISTINCT = (3, 3, 3, 4, 4, 4, 2, 4, 2, 3, 4, 4, 4, 4, 4, 3, 3, 3, 2, 3)
 COARSE = np.asarray(SETS["cifar100"].coarse)
 
 
@@ -37,19 +36,6 @@ def host(split):
     return [np.asarray(a) for a in split]
 
 
-def test_ranks_number_the_classes_of_every_superclass():
-    rank = data.superclass_labels("rank")
-    for task in range(20):
-        assert rank[COARSE == task].tolist() == [0, 1, 2, 3, 4]
-
-
-def test_numbers_modulo_five_run_together():
-    own = data.superclass_labels("mod5")
-    assert tuple(len(set(own[COARSE == t])) for t in range(20)) == DISTINCT
-    most = [np.bincount(own[COARSE == t]).max() / 5 for t in range(20)]
-    assert np.mean(most) == pytest.approx(0.48)
-
-
 @pytest.mark.parametrize("labels", ["rank", "mod5"])
 def test_pictures_are_asked_about_within_their_superclass(folder, labels):
     source = load_source("cifar100", folder).test
@@ -58,7 +44,7 @@ def test_pictures_are_asked_about_within_their_superclass(folder, labels):
     fine = np.asarray(source.labels)
     np.testing.assert_array_equal(images, source.images)
     assert tasks[:, 0].tolist() == COARSE[fine].tolist()
-    assert own[:, 0].tolist() == data.superclass_labels(labels)[fine].tolist()
+    assert own[:, 0].tolist() == questions.superclass_labels(labels)[fine].tolist()
     classes, names = found.info.classes, SETS["cifar100"].class_names
     for label, task, f in zip(own[:, 0], tasks[:, 0], fine, strict=True):
         assert names[f] in classes[task][label].split("/")
@@ -86,7 +72,7 @@ def test_no_two_permuted_tasks_agree_on_a_digit():
     for t in range(10):
         names = np.array(found.info.classes[t])
         assert names[labels[:, t]].astype(int).tolist() == digits.tolist()
-    assert sorted(data.permutations()[3]) == list(range(10)) and tasks[0, 3] == 3
+    assert sorted(questions.permutations()[3]) == list(range(10)) and tasks[0, 3] == 3
 
 
 def test_validation_takes_a_tenth_of_each_class_once_and_for_all(digits):
