@@ -1,6 +1,7 @@
 """Settings of a run."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from shared.config import check_choices, check_ranges, traced
 from shared.errors import UsageError, check_choice
@@ -44,6 +45,15 @@ VALUE_BASED = (
 )
 """Algorithms without a policy."""
 
+EXPLORING = (*VALUE_BASED, "egreedy_reinforce", "egreedy_aac", "gumbel")
+"""Algorithms that heed the exploration."""
+
+TEMPERED = ("reinforce", "actor_critic", "relax")
+"""Algorithms whose temperature the exploration can set."""
+
+SIZED = (*ROUTED, "soft_mixture", "shared_one_hot", "fixed")
+"""Models that have modules, or are as large as one that has."""
+
 OPTIMIZERS = ("sgd", "rmsprop", "adam")
 FINAL_REWARDS = ("neg_loss", "correct")
 MODULE_LOSSES = ("squared", "cross_entropy")
@@ -73,6 +83,8 @@ class Config:
         algorithm: how decisions are learnt; baselines have none.
         mode: of gumbel: whether its gradient comes from the module selected or from
             all (full).
+        temper: whether exploration e sets the temperature 0.1 + 9.9 e of reinforce,
+            actor_critic and relax, which else is 1 and for relax 0.5.
         modules: to choose from in each layer; 0 means as many as tasks.
         agents: of each decision under a dispatcher; 0 means as many as tasks.
         depth: routed layers; of a recursive router, the most modules in a row.
@@ -88,7 +100,8 @@ class Config:
         normalise: scale per-action rewards by the size of the final one.
         module_loss: squared (on one-hot targets, summed) or cross_entropy.
         gamma: discount.
-        exploration: at the start; what it means depends on the algorithm.
+        exploration: at the start: how often value-based algorithms act at random and
+            ε-greedy ones follow their policy; what sets a temperature.
         exploration_end: at the end; in between it falls linearly.
         entropy_bonus: weight of the entropy of policies.
         balance_loss: weight of the load-balancing loss over modules.
@@ -123,6 +136,7 @@ class Config:
     model: str = "routed_all_fc"
     algorithm: str = "reinforce"
     mode: str = "selected"
+    temper: bool = False
     modules: int = 0
     agents: int = 0
     depth: int = 3
@@ -183,13 +197,7 @@ class Config:
         elif self.algorithm:
             allowed = f'"", since the model {self.model} takes no decisions'
             raise UsageError("algorithm", self.algorithm, allowed)
-        for name in ("entropy_bonus", "balance_loss", "z_loss"):
-            if getattr(self, name) and self.algorithm in ("", *VALUE_BASED):
-                allowed = f"0 for {self.algorithm or self.model}, which has no policy"
-                raise UsageError(name, getattr(self, name), allowed)
-        if self.z_loss and self.algorithm == "wpl":
-            allowed = "0 for wpl, whose tables hold probabilities"
-            raise UsageError("z_loss", self.z_loss, allowed)
+        _check_idle(self)
         check_ranges(self, "longest", low=1, high=48)
         check_ranges(self, "depth", low=1, high=16)
         check_ranges(self, "width", "window", "batch", "epochs", "eval_every", low=1)
@@ -213,8 +221,52 @@ class Config:
         if (self.dataset == "scan") != (self.model in LANGUAGE):
             allowed = "recursive or fixed for scan, and no other data set"
             raise UsageError("model", self.model, allowed)
-        if self.dataset == "conflict" and self.module_loss != "squared":
-            raise UsageError("module_loss", self.module_loss, "squared for conflict")
+        if self.dataset == "conflict":
+            check_choice("module_loss", self.module_loss, ("squared",))
+            check_choice("final_reward", self.final_reward, ("neg_loss",))
         if self.compat and self.detach is False and self.algorithm == "relax":
             allowed = "true, as the published program needs for relax"
             raise UsageError("detach", self.detach, allowed)
+
+
+def storage_of(settings: Any) -> str:
+    """Return how policies are stored: one agent for all tasks has to see the input."""
+    one = settings.model == "per_decision_single_agent"
+    return settings.storage or ("approximate" if one else "tabular")
+
+
+def _check_idle(config: Config) -> None:
+    """Refuse settings that would do nothing, each with what they would need."""
+    algorithm, tabular = config.algorithm, storage_of(config) == "tabular"
+    who = algorithm or config.model
+    by_table = algorithm == "wpl" and tabular and not config.compat
+    if config.z_loss and algorithm == "wpl":
+        raise UsageError(
+            "z_loss", config.z_loss, "0 for wpl, whose scores it is blind to"
+        )
+    without = algorithm in ("", *VALUE_BASED)
+    for name in ("entropy_bonus", "balance_loss", "z_loss"):
+        if getattr(config, name) and (without or by_table):
+            reason = (
+                "whose tables are no parameters" if by_table else "without a policy"
+            )
+            raise UsageError(name, getattr(config, name), f"0 for {who}, {reason}")
+    explores = algorithm in EXPLORING or config.temper
+    if config.exploration != config.exploration_end and not explores:
+        allowed = f"the same number, since {who} does not heed it"
+        if algorithm in TEMPERED:
+            allowed += " unless temper is true"
+        given = f"from {config.exploration} to {config.exploration_end}"
+        raise UsageError("exploration", given, allowed)
+    idle = {
+        "temper": (algorithm not in TEMPERED, f"false for {who}"),
+        "mode": (algorithm != "gumbel", f"selected for {who}"),
+        "router_hidden": (tabular, "() for tables"),
+        "agents": (config.model != "dispatched", f"0 for {config.model}"),
+        "modules": (config.model not in SIZED, f"0 for {config.model}"),
+        "labels": (config.dataset != "cifar100_mtl", f"rank for {config.dataset}"),
+    }
+    for name, (useless, allowed) in idle.items():
+        default = type(config).__dataclass_fields__[name].default
+        if useless and getattr(config, name) != default:
+            raise UsageError(name, getattr(config, name), allowed)

@@ -19,14 +19,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from multipath.routing_networks.trajectory import Steps, Trajectory
 
-SCORES = ("logp", "logits", "q", "adv")
-"""Statistics that order the actions of a step."""
+SCORES = ("logp", "logits")
+"""Statistics that are scores of a policy."""
 
 
-def policy(steps: Steps) -> Float[Array, "depth batch actions"]:
-    """Return the softmax of the scores by which the actions were chosen."""
-    name = next(name for name in SCORES if name in steps.statistics)
-    return jax.nn.softmax(steps.statistics[name])
+def policy(steps: Steps) -> Float[Array, "depth batch actions"] | None:
+    """Return the probabilities of a policy, or None if actions have values alone."""
+    for name in SCORES:
+        if name in steps.statistics:
+            return jax.nn.softmax(steps.statistics[name])
+    return None
 
 
 def entropy(probs: Float[Array, "*n actions"]) -> Float[Array, "*n"]:
@@ -62,8 +64,8 @@ def routes(
 
     Returns:
         By name of a decision `NAME/use` `[tasks, actions]`, actions taken at each
-        executed step, `NAME/entropy` `[tasks]` and `NAME/exploratory`; by pairs of
-        successive calls `NAME-NEXT/flow` `[actions, actions]`.
+        executed step, and `NAME/entropy` `[tasks]` of a policy; by pairs of successive
+        calls `NAME-NEXT/flow` `[actions, actions]`.
     """
     at = jax.nn.one_hot(tasks, task_count, dtype=jnp.result_type(float))
     found = {}
@@ -72,6 +74,33 @@ def routes(
     for one, after in itertools.pairwise(trajectory.steps):
         pair = f"{one.decision.name}-{after.decision.name}"
         found[f"{pair}/flow"] = _flow(one, after, at.dtype)
+    return found
+
+
+def acts(
+    trajectory: Trajectory, rewards: Float[Array, "depth batch"]
+) -> dict[str, Array]:
+    """Return what decisions did in training, as means over their executed steps.
+
+    Args:
+        trajectory: of a pass in training.
+        rewards: of each step.
+
+    Returns:
+        By name of a decision `NAME/exploratory`, the share of its actions, and
+        `NAME/reward`.
+    """
+    found = {}
+    for name, several in _by_decision(trajectory).items():
+        masks = [steps.mask for steps in several]
+        count = jnp.maximum(sum(jnp.sum(mask) for mask in masks), 1)
+        got = [rewards[np.array(steps.positions)] for steps in several]
+        for kind, values in (
+            ("exploratory", [steps.exploratory for steps in several]),
+            ("reward", got),
+        ):
+            pairs = zip(masks, values, strict=True)
+            found[f"{name}/{kind}"] = sum(jnp.sum(m * v) for m, v in pairs) / count
     return found
 
 
@@ -118,9 +147,10 @@ def _measure_steps(
         actions = jax.nn.one_hot(steps.action, steps.decision.actions, dtype=at.dtype)
         one = {
             "use": jnp.einsum("bt,db,dba->ta", at, mask, actions),
-            "entropy": jnp.sum((mask * entropy(policy(steps))) @ at, 0),
-            "exploratory": jnp.sum(mask * steps.exploratory),
         }
+        probs = policy(steps)
+        if probs is not None:
+            one["entropy"] = jnp.sum((mask * entropy(probs)) @ at, 0)
         totals = {k: v + totals[k] if totals else v for k, v in one.items()}
     return {name: total / at.shape[0] for name, total in totals.items()}
 
@@ -140,7 +170,8 @@ def finish(record: Mapping[str, Any]) -> dict[str, Any]:
     same two by task. Of a decision, `use` becomes shares by task; it gains `modules`,
     the effective number exp(entropy of the use), `agreement`, the share of a task's
     examples that take its commonest action, `depth`, executed steps per example, and
-    `task_entropy`; `entropy` and `exploratory` become means over executed steps.
+    `task_entropy` if it has a policy, whose `entropy` becomes a mean over executed
+    steps.
     `PREFIX/error` is divided by `PREFIX/power`, that of the targets.
     """
     made = dict(record)
@@ -173,17 +204,19 @@ def _accuracies(seen: np.ndarray, hits: np.ndarray) -> dict[str, Any]:
 
 
 def _shares(record: Mapping[str, Any], start: str) -> dict[str, Any]:
-    use, spent = (np.asarray(record[start + k], float) for k in ("use", "entropy"))
+    use = np.asarray(record[f"{start}use"], float)
     steps = max(use.sum(), 1e-30)
     shares = use / np.maximum(use.sum(1, keepdims=True), 1e-30)
     overall = use.sum(0) / steps
     spread = -np.sum(overall * np.log(np.where(overall > 0, overall, 1)))
-    return {
+    made = {
         "use": shares.tolist(),
         "modules": float(np.exp(spread)),
         "agreement": float(np.sum(use.max(1)) / steps),
         "depth": float(use.sum()),
-        "entropy": float(spent.sum() / steps),
-        "task_entropy": (spent / np.maximum(use.sum(1), 1e-30)).tolist(),
-        "exploratory": float(record[f"{start}exploratory"] / steps),
     }
+    if f"{start}entropy" in record:
+        spent = np.asarray(record[f"{start}entropy"], float)
+        made["entropy"] = float(spent.sum() / steps)
+        made["task_entropy"] = (spent / np.maximum(use.sum(1), 1e-30)).tolist()
+    return made

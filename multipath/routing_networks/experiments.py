@@ -231,9 +231,9 @@ def _sweeps(data: str) -> Iterator[Experiment]:
                     {"z_loss": 0.01},
                     {"history": "collaboration"},
                     {"routing_from": 2},
+                    {"temper": True, "exploration": 1.0, "exploration_end": 0.1},
                 )
-            ]
-            + [dataclasses.replace(value, exploration=1.0, exploration_end=0.05)],
+            ],
         ),
     }
     for word, (summary, configs) in sweeps.items():
@@ -282,6 +282,7 @@ def _presets() -> Iterator[Experiment]:
                 lr_factors=(0.1, 0.03, 0.01),
                 clip=0.0,
                 width=64,
+                rho=1.0,
                 module_loss="cross_entropy",
             ),
         ),
@@ -313,15 +314,23 @@ _CONFLICT = Config(
 )
 
 
+def _conflict_with(
+    base: Config, algorithm: str, softness: float = 0.1, **changes: Any
+) -> Config:
+    """Return a config; Gumbel's exploration is what makes its temperature."""
+    if algorithm == "gumbel":
+        changes |= {"exploration": softness, "exploration_end": softness}
+    return dataclasses.replace(base, algorithm=algorithm, **changes)
+
+
 def _conflict() -> Iterator[Experiment]:
     """Yield the task that only routing solves, with two and with four modules."""
     for modules in (2, 4):
         base = dataclasses.replace(_CONFLICT, modules=modules)
         configs = [
-            *_of(base, algorithm=ALGORITHMS),
-            dataclasses.replace(
-                base, algorithm="gumbel", mode="full", exploration=0.9 / 9.9
-            ),
+            *(_conflict_with(base, algorithm) for algorithm in ALGORITHMS),
+            # At the temperature 1.
+            _conflict_with(base, "gumbel", 0.9 / 9.9, mode="full"),
         ]
         yield _row(
             f"conflict-{modules}-algorithms",

@@ -24,21 +24,30 @@ OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def objective(static: Any, hyper: Hyper) -> Objective:
-    """Return what the config minimises."""
+def objective(static: Any, hyper: Hyper, per_epoch: int) -> Objective:
+    """Return what the config minimises.
+
+    Args:
+        static, hyper: of the config.
+        per_epoch: updates of an epoch.
+    """
     return Objective(
         module=static.module_loss,
         final=static.final_reward,
         gamma=hyper["gamma"],
         normalize=static.normalise,
+        rate=learning_rates(static, hyper, per_epoch)["routing"],
     )
 
 
-def exploration(hyper: Hyper, steps: int) -> Float[Array, ""]:
+def exploration(static: Any, hyper: Hyper, steps: int) -> Float[Array, ""]:
     """Return the exploration at `hyper["step"]` of so many, on a straight line."""
     begin, end = hyper["exploration"], hyper["exploration_end"]
     done = jnp.minimum(hyper["step"] / max(steps - 1, 1), 1.0)
-    return begin + (end - begin) * done.astype(begin.dtype)
+    now = begin + (end - begin) * done.astype(begin.dtype)
+    # Given from outside it is tripled there, which the published examples never do.
+    tripled = static.compat and static.algorithm == "egreedy_reinforce"
+    return now / 3 if tripled else now
 
 
 def remedy(static: Any, hyper: Hyper, trajectory: Trajectory) -> Float[Array, ""]:

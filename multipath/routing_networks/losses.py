@@ -33,6 +33,7 @@ class Objective:
         gamma: discount of rewards.
         normalize: whether per-action rewards are in proportion to the final one.
         clear: whether histories of actions begin anew after each loss.
+        rate: learning rate of policies that are tables; None leaves it to the decision.
 
     Raises:
         UsageError: for a name or a number that is none of those.
@@ -44,6 +45,7 @@ class Objective:
     gamma: Number = 1.0
     normalize: bool = True
     clear: bool = False
+    rate: Number | None = None
 
     def __post_init__(self):
         check_choice("module", self.module, ("squared", "cross_entropy"))
@@ -183,7 +185,7 @@ def routing_loss(
         algorithm = ALGORITHMS[decision.algorithm]
         known = _Routed(loss, final, shared, returns, memory)
         experience = _experience(
-            decision, params[decision.name], trajectory, known, objective.gamma
+            decision, params[decision.name], trajectory, known, objective
         )
         each = algorithm.loss(experience)
         loss = loss + jnp.sum(jnp.where(experience.mask, each, 0), 0)
@@ -230,7 +232,7 @@ def _experience(
     params: PyTree,
     trajectory: Trajectory,
     known: _Routed,
-    gamma: Number,
+    objective: Objective,
 ) -> Experience:
     """Return all steps of a decision with what followed them."""
     own = tuple(s for s in trajectory.steps if s.decision == decision)
@@ -255,7 +257,8 @@ def _experience(
         returns=trajectories.take(known.returns, rows),
         final=jnp.broadcast_to(known.final[None], action.shape),
         terminal=after.terminal,
-        gamma=gamma,
+        gamma=objective.gamma,
+        rate=objective.rate,
     )
 
 

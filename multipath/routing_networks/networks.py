@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 from multipath.routing_networks import backbones, baselines
 from multipath.routing_networks import decision as decisions
 from multipath.routing_networks import selection as selections
+from multipath.routing_networks.config import storage_of
 from multipath.routing_networks.network import (
     Head,
     Network,
@@ -231,10 +232,13 @@ def _widths(settings: Any, outputs: int) -> tuple[int, ...]:
     return (settings.width,) * (settings.depth - 1) + (outputs,)
 
 
-def router(
-    settings: Any, tasks: int, agents: int, storage: str = "tabular"
-) -> Decision:
-    """Return the decisions of a network; `storage` is what it has by default."""
+RELAX_TEMPERATURE = 0.5
+"""Of RELAX, as published, unless exploration sets it."""
+
+
+def router(settings: Any, tasks: int, agents: int) -> Decision:
+    """Return the decisions of a network."""
+    fixed = settings.algorithm == "relax" and not settings.temper
     return Decision(
         "decision",
         # Baselines have none; what is wanted then is the size alone.
@@ -242,7 +246,7 @@ def router(
         settings.modules or tasks,
         1,
         agents=agents,
-        storage=settings.storage or storage,
+        storage=storage_of(settings),
         hidden=settings.router_hidden,
         detach=settings.detach,
         reward=Reward(
@@ -253,6 +257,8 @@ def router(
         ),
         compat=settings.compat,
         mode=settings.mode,
+        temper=settings.temper,
+        temperature=RELAX_TEMPERATURE if fixed else None,
     )
 
 
@@ -281,7 +287,7 @@ def _dispatched(settings, shape, outputs, tasks) -> Network:
 
 
 def _per_decision_single_agent(settings, shape, outputs, tasks) -> Network:
-    own = router(settings, tasks, 1, "approximate")
+    own = router(settings, tasks, 1)
     head = routed(_widths(settings, outputs), own)
     return join(_trunk(shape, backbones.convnet), shape, head)
 

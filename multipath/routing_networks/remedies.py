@@ -9,9 +9,7 @@ from jaxtyping import Array, Float
 
 from multipath.routing_networks import diagnostics
 from multipath.routing_networks.trajectory import Steps, Trajectory
-
-POLICIES = ("logp", "logits")
-"""Statistics that are scores of a policy."""
+from shared.errors import UsageError
 
 
 def entropy(trajectory: Trajectory) -> Float[Array, ""]:
@@ -53,8 +51,10 @@ def score_size(trajectory: Trajectory) -> Float[Array, ""]:
 
 
 def _policy(steps: Steps) -> Float[Array, "depth batch actions"]:
-    name = next(name for name in POLICIES if name in steps.statistics)
-    return jax.nn.softmax(steps.statistics[name])
+    probs = diagnostics.policy(steps)
+    if probs is None:
+        raise UsageError("algorithm", steps.decision.algorithm, "one with a policy")
+    return probs
 
 
 def _average(steps: Steps, values: Array) -> Array:

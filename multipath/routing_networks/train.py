@@ -26,9 +26,9 @@ def build(static: Any, task: Task, *, axis_name: str | None = None) -> training.
         static: static part of a `Config`.
         task: from `tasks.prepare`.
     """
-    network = task.network
-    optimizer = learning.make_optimizer(static, task.batches.per_epoch)
-    steps = static.updates or static.epochs * task.batches.per_epoch
+    network, per_epoch = task.network, task.batches.per_epoch
+    optimizer = learning.make_optimizer(static, per_epoch)
+    steps = static.updates or static.epochs * per_epoch
 
     def update_fn(params, state, batch, key, hyper):
         inputs, targets, tasks = batch
@@ -40,25 +40,29 @@ def build(static: Any, task: Task, *, axis_name: str | None = None) -> training.
                 tasks,
                 train=True,
                 key=key,
-                exploration=learning.exploration(hyper, steps),
+                exploration=learning.exploration(static, hyper, steps),
             )
             found = task.losses(
                 params["routing"],
                 trajectory,
                 outputs,
                 targets,
-                objective=learning.objective(static, hyper),
+                objective=learning.objective(static, hyper, per_epoch),
             )
             total = learning.total(static, hyper, found, trajectory)
             critic = diagnostics.critic_error(trajectory, found.returns)
-            return total, (found, critic, {**new, "memory": found.memory})
+            told = {
+                "loss/critic": critic,
+                **diagnostics.acts(trajectory, found.rewards),
+            }
+            return total, (found, told, {**new, "memory": found.memory})
 
-        grads, (found, critic, new) = jax.grad(cost, has_aux=True)(params)
+        grads, (found, told, new) = jax.grad(cost, has_aux=True)(params)
         metrics = {
             "loss/module": jnp.mean(found.module),
             "loss/routing": jnp.mean(found.routing),
-            "loss/critic": critic,
             "reward": jnp.mean(found.final),
+            **told,
             **{f"gradient/{k}": jnp.sqrt(_square(v)) for k, v in grads.items()},
         }
         return grads, (new, metrics)
@@ -77,7 +81,7 @@ def build(static: Any, task: Task, *, axis_name: str | None = None) -> training.
             trajectory,
             outputs,
             targets,
-            objective=learning.objective(static, train_state.hyper),
+            objective=learning.objective(static, train_state.hyper, per_epoch),
         )
         return {
             "loss/module": jnp.mean(found.module),

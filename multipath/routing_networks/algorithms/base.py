@@ -51,6 +51,8 @@ class Experience(NamedTuple):
         final: R of the sample.
         terminal: whether there is no next step to learn from.
         gamma: discount.
+        rate: learning rate of what is learnt without a gradient; None leaves it to the
+            decision.
     """
 
     decision: Decision
@@ -66,6 +68,7 @@ class Experience(NamedTuple):
     final: Float[Array, "depth batch"]
     terminal: Bool[Array, "depth batch"]
     gamma: Number
+    rate: Number | None = None
 
 
 class Algorithm(NamedTuple):

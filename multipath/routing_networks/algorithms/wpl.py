@@ -123,7 +123,7 @@ def update(
         flat(experience.action),
         flat(experience.returns),
         flat(experience.mask),
-        rate=decision.rate,
+        rate=decision.rate if experience.rate is None else experience.rate,
         decay=decision.decay,
         floor=decision.floor,
     )
@@ -137,7 +137,7 @@ def wpl_update(
     returns: Float[Array, " steps"],
     mask: Bool[Array, " steps"] | None = None,
     *,
-    rate: float | int = 0.05,
+    rate: base.Number = 0.05,
     decay: float | int = 0.05,
     floor: float | int = 0.02,
 ) -> dict[str, Array]:

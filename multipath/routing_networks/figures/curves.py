@@ -188,6 +188,7 @@ def _draw_statistic(
         if statistic.even and len(counts) == 1:
             level = statistic.even(counts.pop())
             axis.axhline(level, color="#555555", linestyle=":", label=EVEN)
+            axis.set_ylim(top=1.05 * level)
         axis.set_ylim(bottom=0)
 
 

@@ -109,7 +109,6 @@ def routes(config: Config, epoch: int) -> dict[str, Any]:
             f"{name}/agreement": shares.max(1).mean(),
             f"{name}/depth": 2.5 if config.model == "recursive" else 1.0,
             f"{name}/entropy": -np.mean(np.sum(shares * np.log(shares), 1)),
-            f"{name}/exploratory": 0.1,
         }
         if last is not None:
             before, flow = last[1], np.mean(last[1][:, :, None] * shares[:, None], 0)

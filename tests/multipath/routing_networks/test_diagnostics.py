@@ -1,5 +1,7 @@
 """Shares, entropies and accuracies are those counted by hand."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from multipath.routing_networks import diagnostics, remedies
 from multipath.routing_networks.settings import Decision
 from multipath.routing_networks.trajectory import Steps, Trajectory
+from shared.errors import UsageError
 from tests.quick import quick
 
 TASKS = np.array([0, 0, 1, 1])
@@ -61,7 +64,6 @@ def test_use_entropy_and_flow_are_counted_by_task_over_executed_steps(trajectory
     assert made["test/second/agreement"] == pytest.approx(1)
     shares = np.array([0.25, 0.75])
     assert made["test/first/modules"] == pytest.approx(np.exp(plain(shares)))
-    assert made["test/first/exploratory"] == pytest.approx(0.75)
     probs = np.exp(np.asarray(trajectory.steps[1].statistics["logp"][0]))
     entropies = plain(probs)
     assert made["test/second/entropy"] == pytest.approx(entropies[:3].mean())
@@ -70,6 +72,30 @@ def test_use_entropy_and_flow_are_counted_by_task_over_executed_steps(trajectory
     )
     flow = [[0, 0, 0.25], [0.25, 0, 0.25]]
     np.testing.assert_allclose(made["test/first-second/flow"], flow)
+
+
+def test_acts_are_means_over_executed_steps(trajectory):
+    rewards = jnp.array([[1.0, 2, 3, 4], [5, 6, 10, 1000]])
+    found = quick(diagnostics.acts)(trajectory, rewards)
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        {
+            "first/exploratory": 0.75,
+            "first/reward": 2.5,
+            "second/exploratory": 0.0,
+            "second/reward": 7.0,
+        }
+    )
+
+
+def test_values_are_no_policy(trajectory):
+    first = trajectory.steps[0]
+    blind = dataclasses.replace(first, statistics={"q": first.statistics["logits"]})
+    seen = trajectory._replace(steps=(blind,))
+    found = diagnostics.routes(seen, seen.tasks, task_count=2)
+    made = diagnostics.finish(found)
+    assert "first/modules" in made and "first/entropy" not in made
+    with pytest.raises(UsageError, match="algorithm"):
+        remedies.entropy(seen)
 
 
 def test_accuracies_weigh_classes_and_tasks():

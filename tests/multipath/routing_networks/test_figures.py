@@ -99,13 +99,13 @@ def test_other_scores_of_other_data(tmp_path):
 
 
 def test_labels_name_what_differs_and_leave_out_what_is_usual(tmp_path):
-    many = [ROUTED, changed(ROUTED, rho=0.5), changed(ROUTED, router_hidden=(8, 4))]
+    many = [ROUTED, changed(ROUTED, rho=0.5), changed(ROUTED, lr_epochs=(8, 20))]
     written(tmp_path, [*many, changed(ROUTED, gamma=0.9)])
     labels = list(records.by_label(records.collect(runs.find(tmp_path))))
     assert labels == [
         "WPL",
         "WPL, rho 0.5",
-        "WPL, router_hidden 8 4",
+        "WPL, lr_epochs 8 20",
         "WPL, gamma 0.9",
     ]
     written(tmp_path / "two", many[:2])

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from multipath.routing_networks import learning
+from multipath.routing_networks import learning, networks
 from multipath.routing_networks.config import Config
 from shared.config import split
 from shared.errors import UsageError
@@ -60,12 +60,39 @@ def test_groups_learn_in_their_epochs_alone():
 
 
 def test_exploration_falls_on_a_line():
-    _, hyper = split(Config(exploration=0.9, exploration_end=0.1))
+    static, hyper = split(
+        Config(algorithm="qlearning", exploration=0.9, exploration_end=0.1)
+    )
     at = [
-        float(learning.exploration({**hyper, "step": jnp.asarray(s)}, 5))
+        float(learning.exploration(static, {**hyper, "step": jnp.asarray(s)}, 5))
         for s in (0, 2, 4, 9)
     ]
     np.testing.assert_allclose(at, [0.9, 0.5, 0.1, 0.1], rtol=1e-6)
+
+
+def test_exploration_is_what_the_published_examples_have():
+    """They never hand it over, which would triple that of ε-greedy REINFORCE."""
+    settings = Config(algorithm="egreedy_reinforce", compat=True)
+    static, hyper = split(settings)
+    told = {**hyper, "step": jnp.asarray(0)}
+    assert float(learning.exploration(static, told, 5)) == pytest.approx(0.1 / 3)
+    for name, temper, temperature in (
+        ("relax", False, 0.5),
+        ("relax", True, None),
+        ("reinforce", False, None),
+    ):
+        router = networks.router(Config(algorithm=name, temper=temper), 2, 1)
+        assert (router.temperature, router.temper) == (temperature, temper)
+
+
+def test_tables_learn_at_the_rate_of_decisions():
+    settings = Config(lr=0.1, routing_lr=0.5, lr_epochs=(1,), lr_factors=(0.1,))
+    static, hyper = split(dataclasses.replace(settings, algorithm="wpl"))
+    rates = [
+        learning.objective(static, {**hyper, "step": jnp.asarray(step)}, 10).rate
+        for step in (0, 10)
+    ]
+    np.testing.assert_allclose(rates, [0.05, 0.005], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +119,27 @@ def test_remedies_need_a_policy():
     for remedy in ("entropy_bonus", "balance_loss", "z_loss"):
         with pytest.raises(UsageError, match=remedy):
             Config(algorithm="qlearning", **{remedy: 0.1})
+
+
+@pytest.mark.parametrize(
+    ("field", "settings"),
+    [
+        ("entropy_bonus", {"algorithm": "wpl", "entropy_bonus": 0.1}),
+        ("z_loss", {"algorithm": "wpl", "z_loss": 0.1, "storage": "approximate"}),
+        ("exploration", {"algorithm": "aac", "exploration": 1.0}),
+        ("temper", {"exploration": 1.0}),
+        ("temper", {"algorithm": "aac", "temper": True}),
+        ("mode", {"mode": "full"}),
+        ("router_hidden", {"router_hidden": (3,)}),
+        ("agents", {"agents": 3}),
+        ("modules", {"model": "shared", "algorithm": "", "modules": 3}),
+        ("labels", {"labels": "mod5"}),
+        ("final_reward", {"dataset": "conflict", "final_reward": "correct"}),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(field, settings):
+    with pytest.raises(UsageError, match=field):
+        Config(**settings)
 
 
 def test_baselines_take_no_algorithm():
