@@ -64,8 +64,9 @@ def routes(
 
     Returns:
         By name of a decision `NAME/use` `[tasks, actions]`, actions taken at each
-        executed step, and `NAME/entropy` `[tasks]` of a policy; by pairs of successive
-        calls `NAME-NEXT/flow` `[actions, actions]`.
+        executed step, and of a policy `NAME/policy` `[tasks, actions]`, probabilities,
+        and `NAME/entropy` `[tasks]`; by pairs of successive calls `NAME-NEXT/flow`
+        `[actions, actions]`.
     """
     at = jax.nn.one_hot(tasks, task_count, dtype=jnp.result_type(float))
     found = {}
@@ -150,6 +151,7 @@ def _measure_steps(
         }
         probs = policy(steps)
         if probs is not None:
+            one["policy"] = jnp.einsum("bt,db,dba->ta", at, mask, probs)
             one["entropy"] = jnp.sum((mask * entropy(probs)) @ at, 0)
         totals = {k: v + totals[k] if totals else v for k, v in one.items()}
     return {name: total / at.shape[0] for name, total in totals.items()}
@@ -170,8 +172,8 @@ def finish(record: Mapping[str, Any]) -> dict[str, Any]:
     same two by task. Of a decision, `use` becomes shares by task; it gains `modules`,
     the effective number exp(entropy of the use), `agreement`, the share of a task's
     examples that take its commonest action, `depth`, executed steps per example, and
-    `task_entropy` if it has a policy, whose `entropy` becomes a mean over executed
-    steps.
+    `task_entropy` if it has a policy, whose `policy` and `entropy` become means over
+    executed steps.
     `PREFIX/error` is divided by `PREFIX/power`, that of the targets.
     """
     made = dict(record)
@@ -216,7 +218,9 @@ def _shares(record: Mapping[str, Any], start: str) -> dict[str, Any]:
         "depth": float(use.sum()),
     }
     if f"{start}entropy" in record:
-        spent = np.asarray(record[f"{start}entropy"], float)
+        total = np.maximum(use.sum(1), 1e-30)
+        probs, spent = (np.asarray(record[start + k]) for k in ("policy", "entropy"))
+        made["policy"] = (probs / total[:, None]).tolist()
         made["entropy"] = float(spent.sum() / steps)
-        made["task_entropy"] = (spent / np.maximum(use.sum(1), 1e-30)).tolist()
+        made["task_entropy"] = (spent / total).tolist()
     return made

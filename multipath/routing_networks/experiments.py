@@ -8,7 +8,12 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from multipath.routing_networks.config import BASELINES, LANGUAGE, Config
+from multipath.routing_networks.config import (
+    BASELINES,
+    LANGUAGE,
+    VALUE_BASED,
+    Config,
+)
 from shared.config import Experiment
 
 __all__ = ["EXPERIMENTS", "Config", "scaled"]
@@ -53,6 +58,9 @@ def scaled(config: Config, scale: Literal["smoke", "small", "paper"]) -> Config:
         batch=min(batch, config.batch),
     )
 
+
+VALUE_RATE = 10.0
+"""Learning rate of values under SGD, as a multiple of that of policies under Adam."""
 
 _PUBLISHED = Config(dataset="cifar100_mtl", algorithm="wpl", compat=True)
 
@@ -129,6 +137,16 @@ def _of(base: Config, **values: Any) -> Iterator[Config]:
         yield dataclasses.replace(base, **{name: value})
 
 
+def _with(base: Config, algorithm: str) -> Config:
+    """Return a config with an algorithm; tables of values settle under SGD alone."""
+    if base.optimizer != "adam" or algorithm not in VALUE_BASED:
+        return dataclasses.replace(base, algorithm=algorithm)
+    rate = VALUE_RATE * base.routing_lr
+    return dataclasses.replace(
+        base, algorithm=algorithm, routing_optimizer="sgd", routing_lr=rate
+    )
+
+
 def _rows(data: str) -> Iterator[Experiment]:
     """Yield every model with every algorithm, and the baselines, on one data set."""
     base, minutes = _BASES[data]
@@ -140,7 +158,7 @@ def _rows(data: str) -> Iterator[Experiment]:
             yield _row(
                 f"{data}-{word}-{algorithm.replace('_', '-')}",
                 f"{algorithm} with {who}",
-                list(_of(own, algorithm=(algorithm,))),
+                [_with(own, algorithm)],
                 cost,
                 "Rosenbaum et al. (2018), section 5",
             )
@@ -148,7 +166,7 @@ def _rows(data: str) -> Iterator[Experiment]:
             yield _row(
                 f"{data}-{word}-algorithms",
                 f"all {len(ALGORITHMS)} algorithms with {who}",
-                list(_of(own, algorithm=ALGORITHMS)),
+                [_with(own, algorithm) for algorithm in ALGORITHMS],
                 cost,
                 "Rosenbaum et al. (2018), section 5",
             )
@@ -184,7 +202,7 @@ def _sweeps(data: str) -> Iterator[Experiment]:
     """Yield the sweeps over single settings on one data set."""
     base, minutes = _BASES[data]
     base = dataclasses.replace(base, algorithm="wpl")
-    value = dataclasses.replace(base, algorithm="advantage")
+    value = _with(base, "advantage")
     aware = dataclasses.replace(
         base, algorithm="actor_critic", model="per_decision_single_agent"
     )

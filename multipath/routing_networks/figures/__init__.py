@@ -14,6 +14,7 @@ FIGURES = {
     "entropy": curves.entropy,
     "collapse": curves.collapse,
     "use": maps.use,
+    "policies": maps.policies,
     "routes": routes.routes,
     "sweep": sweeps.sweep,
 }

@@ -129,12 +129,16 @@ def first(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
     return dict(list(groups.items())[:NETWORKS])
 
 
-def note(figure: "Figure", members: Sequence[Member], shown: int) -> None:
-    """Say above a figure how many networks it leaves out."""
-    count = len(records.by_label(members))
+def note(
+    figure: "Figure", members: Sequence[Member], shown: int, *, what: str = ""
+) -> None:
+    """Say above a figure what is shown, of which data, and how many are left out."""
+    count, places = len(records.by_label(members)), records.places(members)
+    parts = [next(iter(places)) if len(places) == 1 else "", what]
     if count > shown:
-        with plotting.style():
-            figure.suptitle(f"{shown} of {count} networks", fontsize=12)
+        parts.append(f"{shown} of {count} networks")
+    with plotting.style():
+        figure.suptitle("\n".join(filter(None, parts)), fontsize=12)
 
 
 def _by_decision(

@@ -18,7 +18,17 @@ def use(paths: Sequence[Path]) -> "Figure":
 
     A row of panels for each network, its first seed, and a column for each decision.
     """
-    found = records.having(records.collect(paths), "test/[^/]+/use", "decisions")
+    return _maps(paths, "use", "share of a task's examples")
+
+
+def policies(paths: Sequence[Path]) -> "Figure":
+    """Mean probability of each module for a task's examples, as `use`."""
+    return _maps(paths, "policy", "mean probability")
+
+
+def _maps(paths: Sequence[Path], kind: str, unit: str) -> "Figure":
+    what = "policies" if kind == "policy" else "decisions"
+    found = records.having(records.collect(paths), f"test/[^/]+/{kind}", what)
     groups = curves.first(records.by_label(found))
     ends = {label: records.first_end(group) for label, group in groups.items()}
     names = {label: records.decisions(record) for label, record in ends.items()}
@@ -26,13 +36,13 @@ def use(paths: Sequence[Path]) -> "Figure":
     figure, axes = plotting.figure(len(groups), columns, width=3.3, height=2.9)
     for row, (label, record) in zip(axes, ends.items(), strict=True):
         for axis, name in zip(row, names[label], strict=False):
-            shares = np.asarray(record[f"test/{name}/use"], float)
+            shares = np.asarray(record[f"test/{name}/{kind}"], float)
             plotting.heatmap(
                 axis,
                 shares,
                 rows=_ticks(shares.shape[0]),
                 columns=_ticks(shares.shape[1]),
-                unit="share of a task's examples" if name == names[label][-1] else "",
+                unit=unit if name == names[label][-1] else "",
                 low=0,
                 high=1,
                 show_values=False,
@@ -42,7 +52,8 @@ def use(paths: Sequence[Path]) -> "Figure":
             plotting.describe(axis, x=x, y=y, title=f"{label}\n{name}")
         for axis in row[len(names[label]) :]:
             axis.set_axis_off()
-    curves.note(figure, found, len(groups))
+    shown = "test examples at the end of training, first seed"
+    curves.note(figure, found, len(groups), what=shown)
     return figure
 
 

@@ -58,6 +58,25 @@ _NOT_IN_LABELS = (
     *("eval_every", "eval_rows", "checkpoint_every"),
 )
 
+WORDS = {
+    "rho": "reward weight ρ",
+    "modules": "modules in a layer",
+    "tasks": "tasks",
+    "depth": "layers",
+    "width": "units of a layer",
+    "routing_lr": "rate of decisions / rate of modules",
+    "exploration": "exploration",
+    "exploration_end": "exploration at the end",
+    "final_reward": "final reward",
+    "entropy_bonus": "entropy bonus",
+    "balance_loss": "balance loss",
+    "z_loss": "z-loss",
+    "history": "reward of actions",
+    "routing_from": "decisions learn from epoch",
+    "temper": "tempered",
+}
+"""Settings in figures; others are called by their names."""
+
 # What 0 means.
 _ALL = {
     "tasks": "all tasks",
@@ -195,7 +214,7 @@ def named(field: str, config: Config) -> str:
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value)) or "none"
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{field} {text}"
+    return f"{WORDS.get(field, field)} {text}"
 
 
 def _head(config: Config) -> str:

@@ -126,7 +126,8 @@ def _line(
     band = None if spread is None else spread[order]
     plotting.line_with_band(axis, x[order], mean[order], band, marker="o")
     wide = bool(x.min() > 0 and x.max() / x.min() >= _WIDE)
-    plotting.describe(axis, x=shown.fields[0], y=y, title=shown.title, log_x=wide)
+    x_label = records.WORDS.get(shown.fields[0], shown.fields[0])
+    plotting.describe(axis, x=x_label, y=y, title=shown.title, log_x=wide)
 
 
 def _numbers(shown: Sweep) -> np.ndarray | None:

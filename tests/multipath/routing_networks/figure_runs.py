@@ -108,6 +108,7 @@ def routes(config: Config, epoch: int) -> dict[str, Any]:
             f"{name}/modules": np.exp(-np.sum(overall * np.log(overall))),
             f"{name}/agreement": shares.max(1).mean(),
             f"{name}/depth": 2.5 if config.model == "recursive" else 1.0,
+            f"{name}/policy": shares,
             f"{name}/entropy": -np.mean(np.sum(shares * np.log(shares), 1)),
         }
         if last is not None:

@@ -70,6 +70,8 @@ def test_use_entropy_and_flow_are_counted_by_task_over_executed_steps(trajectory
     assert made["test/second/task_entropy"] == pytest.approx(
         [entropies[:2].mean(), entropies[2]]
     )
+    mean = [probs[:2].mean(0), probs[2]]
+    np.testing.assert_allclose(made["test/second/policy"], mean, rtol=1e-6)
     flow = [[0, 0, 0.25], [0.25, 0, 0.25]]
     np.testing.assert_allclose(made["test/first-second/flow"], flow)
 

@@ -104,13 +104,13 @@ def test_labels_name_what_differs_and_leave_out_what_is_usual(tmp_path):
     labels = list(records.by_label(records.collect(runs.find(tmp_path))))
     assert labels == [
         "WPL",
-        "WPL, rho 0.5",
+        "WPL, reward weight ρ 0.5",
         "WPL, lr_epochs 8 20",
         "WPL, gamma 0.9",
     ]
     written(tmp_path / "two", many[:2])
     labels = list(records.by_label(records.collect(runs.find(tmp_path / "two"))))
-    assert labels == ["WPL, rho 0.3", "WPL, rho 0.5"]
+    assert labels == ["WPL, reward weight ρ 0.3", "WPL, reward weight ρ 0.5"]
 
 
 def test_each_task_has_its_line(paths):
@@ -155,7 +155,7 @@ def test_every_decision_has_its_panel_and_the_greatest_value_there_is(paths):
 def test_networks_with_other_numbers_of_modules_have_no_common_limit(paths, tmp_path):
     fewer = written(tmp_path, [changed(ROUTED, modules=3)])
     for axes in FIGURES["entropy"]([paths[0], fewer]).axes:
-        assert list(lines(axes)) == ["WPL, as many modules as tasks", "WPL, modules 3"]
+        assert list(lines(axes)) == ["WPL, as many modules as tasks", "WPL, modules in a layer 3"]
 
 
 def test_how_often_a_recursive_router_decides_is_drawn(tmp_path):
@@ -165,8 +165,9 @@ def test_how_often_a_recursive_router_decides_is_drawn(tmp_path):
     np.testing.assert_allclose(lines(panels[-1])["WPL"].get_ydata(), 2.5)
 
 
-def test_heat_maps_show_the_first_seed_at_the_end(paths):
-    figure = FIGURES["use"](paths)
+@pytest.mark.parametrize("name", ["use", "policies"])
+def test_heat_maps_show_the_first_seed_at_the_end(paths, name):
+    figure = FIGURES[name](paths)
     panels = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in panels] == [
         f"{label}\n{name}"
@@ -182,6 +183,7 @@ def test_heat_maps_show_the_first_seed_at_the_end(paths):
     )
     assert (panels[4].get_xlabel(), panels[4].get_ylabel()) == ("agent", "task")
     assert panels[4].images[0].get_clim() == (0, 1)
+    assert "first seed" in figure.get_suptitle()
 
 
 def test_routes_join_tasks_and_modules_by_their_flows(paths):
@@ -232,7 +234,7 @@ def test_a_sweep_is_drawn_over_what_differs(tmp_path):
     rhos = [changed(ROUTED, rho=r, seed=s) for r in (0.5, 0.0) for s in (1, 3)]
     figure = FIGURES["sweep"]([written(tmp_path, rhos, "the-rhos")])
     (axes,) = figure.axes
-    assert (axes.get_xlabel(), axes.get_title()) == ("rho", "the-rhos")
+    assert (axes.get_xlabel(), axes.get_title()) == ("reward weight ρ", "the-rhos")
     ends = [100 * figure_runs.accuracy(changed(c, seed=2), 2) for c in rhos[::-2]]
     np.testing.assert_allclose(axes.get_lines()[0].get_xydata().T, [[0, 0.5], ends])
     with pytest.raises(NothingToDraw, match="differ in a setting"):
@@ -256,7 +258,7 @@ def test_settings_without_numbers_are_categories(tmp_path):
     members = [changed(plain, **one) for one in remedies]
     (axes,) = FIGURES["sweep"]([written(tmp_path, members)]).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names == ["base", "entropy_bonus 0.1", "detach False, z_loss 0.1"]
+    assert names == ["base", "entropy bonus 0.1", "detach False, z-loss 0.1"]
     (points,) = (c for c in axes.containers if isinstance(c, ErrorbarContainer))
     np.testing.assert_allclose(points.lines[0].get_ydata(), [0, -1, -2])
     models = [SHARED, changed(SHARED, model="soft_mixture")]
@@ -284,4 +286,4 @@ def test_figures_of_very_many_networks_say_what_they_leave_out(paths, monkeypatc
     monkeypatch.setattr(curves, "NETWORKS", 2)
     figure = FIGURES["routes"](paths)
     assert titles(figure) == ["AAC", "WPL, agents by task"]
-    assert figure.get_suptitle() == "2 of 3 networks"
+    assert figure.get_suptitle().endswith("\n2 of 3 networks")
