@@ -8,22 +8,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from multipath.routing_networks import rewards
 from multipath.routing_networks.algorithms import ALGORITHMS
 from multipath.routing_networks.algorithms.base import Choice
+from multipath.routing_networks.checks import (
+    check_indices,
+    check_lengths,
+    check_some,
+)
 from multipath.routing_networks.settings import Decision
-from multipath.routing_networks.trajectory import Memory, Steps, Trajectory, depth
-from shared.errors import UsageError
+from multipath.routing_networks.trajectory import (
+    Memory,
+    Steps,
+    Trajectory,
+    depth,
+    unweighted,
+)
+from shared.errors import UsageError, check_range
 from shared.model import Variables
 
 __all__ = ["Decision", "decide", "init", "pass_through", "per_task"]
-
-HISTORIES = ("collaboration", "running_average")
-"""Per-action rewards that remember actions."""
 
 Triplet = tuple[Shaped[Array, "batch ..."], Trajectory, Int[Array, " batch"]]
 
@@ -32,7 +38,7 @@ def init(key: Array, decision: Decision) -> Variables:
     """Return a decision's parameters `[agents, ...]` and its part of the memory."""
     params, state = ALGORITHMS[decision.algorithm].init(key, decision)
     history = rewards.init(decision.reward, decision.actions)
-    if decision.reward.kind in HISTORIES and decision.history is None:
+    if decision.reward.kind in rewards.REMEMBERING and decision.history is None:
         state = {**state, "history": history}
     return Variables(params, state)
 
@@ -75,15 +81,18 @@ def decide(
         `x`, the longer trajectory, and the modules chosen, 0 where masked.
 
     Raises:
-        UsageError: for no agent to act, an agent or a forced action out of range, a
-            mask without any sample, lengths that differ, or a missing key.
+        UsageError: for no agent to act, an agent, a forced action or an exploration out
+            of range, a mask without any sample, lengths that differ, a history of other
+            actions, or a missing key.
     """
     batch = x.shape[0]
     check_lengths(batch, actions=actions, mask=mask, forced=forced)
     _check_features(decision, x)
-    if mask is not None and known(mask) and not np.any(mask):
-        raise UsageError("mask", "no sample", "at least one that takes the step")
-    _check_range("forced", forced, decision.actions, mask)
+    check_some(mask)
+    check_indices("forced", forced, decision.actions, mask)
+    # To look at an array on a device would mean to wait for it.
+    if exploration is not None and not isinstance(exploration, jax.Array):
+        check_range("exploration", float(exploration), low=0, high=1)
     agent = _agents(decision, actions, batch, mask)
     seen = jax.lax.stop_gradient(x) if decision.detach else x
     choice = ALGORITHMS[decision.algorithm].act(
@@ -140,15 +149,34 @@ def _steps(
 
 def _registered(decision: Decision, memory: Memory, steps: Steps) -> Memory:
     """Return the memory after the per-action reward has seen the actions."""
-    if decision.reward.kind not in HISTORIES:
+    if decision.reward.kind not in rewards.REMEMBERING:
         return memory
-    place = decision.history or decision.name
-    own = memory.get(place, {})
-    history = own.get("history")
-    if history is None:
-        history = rewards.init(decision.reward, decision.actions)
+    history = remembered(decision, memory)
     history = rewards.register(decision.reward, history, steps.action[0], steps.mask[0])
-    return {**memory, place: {**own, "history": history}}
+    return with_history(decision, memory, history)
+
+
+def remembered(decision: Decision, memory: Memory) -> rewards.State:
+    """Return what the reward of a decision's actions remembers, perhaps nothing yet.
+
+    Raises:
+        UsageError: for a history of another number of actions.
+    """
+    place = decision.history or decision.name
+    history = memory.get(place, {}).get("history")
+    if history is None or decision.reward.kind not in rewards.REMEMBERING:
+        return rewards.init(decision.reward, decision.actions)
+    size = rewards.size(history)
+    if size != decision.actions:
+        given = f"the history of {place!r}, {size} actions"
+        raise UsageError("history", given, f"one of {decision.actions} actions")
+    return history
+
+
+def with_history(decision: Decision, memory: Memory, history: rewards.State) -> Memory:
+    """Return a memory in which the reward of a decision's actions remembers this."""
+    place = decision.history or decision.name
+    return {**memory, place: {**memory.get(place, {}), "history": history}}
 
 
 def _scaled(x: Array, factor: Array | None, mask: Array | None) -> Array:
@@ -163,13 +191,21 @@ def _agents(
     decision: Decision, actions: Array | None, batch: int, mask: Array | None
 ) -> Array:
     """Return the agent of each sample."""
-    if decision.agents == 1:
+    check_agents(decision, actions, mask)
+    if decision.agents == 1 or actions is None:
         return jnp.zeros(batch, jnp.int32)
+    return jnp.clip(actions, 0, decision.agents - 1).astype(jnp.int32)
+
+
+def check_agents(decision: Decision, actions: Any, mask: Any = None) -> None:
+    """Raise a UsageError for samples whose agent is missing or does not exist."""
+    if decision.agents == 1:
+        return
     if actions is None:
         allowed = f"the agent of each sample, since there are {decision.agents}"
         raise UsageError("actions", None, allowed, "Dispatch or assign by task first.")
-    _check_range("actions", actions, decision.agents, mask)
-    return jnp.clip(actions, 0, decision.agents - 1).astype(jnp.int32)
+    hint = "It needs an agent for each task or dispatcher's action."
+    check_indices("actions", actions, decision.agents, mask, hint=hint)
 
 
 def per_task(
@@ -184,7 +220,7 @@ def per_task(
     """
     if trajectory.tasks is None:
         raise UsageError("tasks", None, "the task of each sample, at `initialize`")
-    return x, trajectory, trajectory.tasks.astype(jnp.int32)
+    return x, unweighted(trajectory), trajectory.tasks.astype(jnp.int32)
 
 
 def pass_through(
@@ -193,7 +229,7 @@ def pass_through(
     actions: Int[Array, " batch"] | None = None,
 ) -> Triplet:
     """Take action 0 for every sample; nothing is recorded."""
-    return x, trajectory, jnp.zeros(x.shape[0], jnp.int32)
+    return x, unweighted(trajectory), jnp.zeros(x.shape[0], jnp.int32)
 
 
 def _check_features(decision: Decision, x: Array) -> None:
@@ -202,31 +238,3 @@ def _check_features(decision: Decision, x: Array) -> None:
     layered = decision.storage == "approximate" and decision.network is None
     if layered and given != decision.width:
         raise UsageError("x", f"{given} features", f"{decision.width}, as declared")
-
-
-def check_lengths(batch: int, **arrays: Any) -> None:
-    """Raise a UsageError for an array that is not one number for each sample."""
-    for name, array in arrays.items():
-        if array is not None and array.shape != (batch,):
-            allowed = f"{batch} numbers, one for each sample"
-            raise UsageError(name, f"shape {array.shape}", allowed)
-
-
-def _check_range(
-    argument: str, given: Any, size: int, mask: Array | None = None
-) -> None:
-    """Raise a UsageError for an index of an active sample that is out of range.
-
-    Values that are traced cannot be looked at.
-    """
-    if given is None or not known(given) or not (mask is None or known(mask)):
-        return
-    active = np.asarray(given) if mask is None else np.asarray(given)[np.asarray(mask)]
-    wrong = active[(active < 0) | (active >= size)]
-    if wrong.size:
-        raise UsageError(argument, int(wrong[0]), f"integers from 0 to {size - 1}")
-
-
-def known(array: Any) -> bool:
-    """Return whether an array's values can be looked at."""
-    return not isinstance(array, Tracer)

@@ -14,12 +14,16 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from multipath.routing_networks import rewards as reward_functions
 from multipath.routing_networks import trajectory as trajectories
 from multipath.routing_networks.algorithms import ALGORITHMS, Experience
-from multipath.routing_networks.decision import HISTORIES, check_lengths
+from multipath.routing_networks.checks import check_indices, check_lengths
+from multipath.routing_networks.decision import remembered, with_history
 from multipath.routing_networks.settings import Decision
 from multipath.routing_networks.trajectory import Memory, Trajectory
 from shared.errors import UsageError, check_choice, check_range
 
 Number = Float[Array, ""] | float | int
+
+MODULE_LOSSES = ("squared", "cross_entropy")
+"""Kinds of losses of modules."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Objective:
     rate: Number | None = None
 
     def __post_init__(self):
-        check_choice("module", self.module, ("squared", "cross_entropy"))
-        check_choice("final", self.final, ("neg_loss", "correct"))
+        check_choice("module", self.module, MODULE_LOSSES)
+        check_choice("final", self.final, reward_functions.FINALS)
         if isinstance(self.gamma, float | int):
             check_range("gamma", self.gamma, low=0, high=1)
 
@@ -125,9 +129,14 @@ def module_loss(
         outputs: of the network.
         y: labels `[batch]`, or targets like `outputs`.
         kind: squared or cross_entropy.
+
+    Raises:
+        UsageError: for another kind, targets of another shape, labels that are no
+            class, or labels where there is one output.
     """
+    check_choice("kind", kind, MODULE_LOSSES)
     if y.ndim < outputs.ndim and jnp.issubdtype(y.dtype, jnp.integer):
-        y = jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype)
+        y = _one_hot(y, outputs)
     if y.shape != outputs.shape:
         raise UsageError("y", f"shape {y.shape}", f"labels or shape {outputs.shape}")
     if kind == "squared":
@@ -135,6 +144,15 @@ def module_loss(
     else:
         each = -y * jax.nn.log_softmax(outputs)
     return jnp.sum(each.reshape(len(each), -1), 1)
+
+
+def _one_hot(y: Array, outputs: Array) -> Array:
+    classes = outputs.shape[-1]
+    if classes == 1:
+        allowed = f"targets of shape {outputs.shape}, since there is one output"
+        raise UsageError("y", f"labels of shape {y.shape}", allowed)
+    check_indices("y", y, classes)
+    return jax.nn.one_hot(y, classes, dtype=outputs.dtype)
 
 
 class _Routed(NamedTuple):
@@ -218,8 +236,7 @@ def _per_action(trajectory: Trajectory) -> Array:
     for steps in trajectory.steps:
         decision, found = steps.decision, steps.extra_reward
         if decision.reward.kind != "zero":
-            place = trajectory.memory.get(decision.history or decision.name, {})
-            history = place.get("history", ())
+            history = remembered(decision, trajectory.memory)
             found = found + reward_functions.query(
                 decision.reward, history, steps.action
             )
@@ -239,14 +256,15 @@ def _experience(
     joined = lambda values: trajectories.ordered(own, values)
     rows = trajectories.positions(trajectory, decision)
     names = ALGORITHMS[decision.algorithm].bootstraps
+    # Weights of modules may be left in some of the steps.
+    recorded = [n for n in own[0].statistics if all(n in s.statistics for s in own)]
     after = trajectories.following(trajectory, decision, names)
     action = joined([steps.action for steps in own])
     return Experience(
         decision=decision,
         params=params,
         statistics={
-            name: joined([steps.statistics[name] for steps in own])
-            for name in own[0].statistics
+            name: joined([steps.statistics[name] for steps in own]) for name in recorded
         },
         following=after.statistics,
         action=action,
@@ -265,8 +283,7 @@ def _experience(
 def _cleared(decisions: list[Decision], memory: Memory) -> Memory:
     """Return a memory whose histories begin anew."""
     for decision in decisions:
-        if decision.reward.kind in HISTORIES:
-            place = decision.history or decision.name
+        if decision.reward.kind in reward_functions.REMEMBERING:
             begun = reward_functions.init(decision.reward, decision.actions)
-            memory = {**memory, place: {**memory[place], "history": begun}}
+            memory = with_history(decision, memory, begun)
     return memory

@@ -14,8 +14,10 @@ from multipath.routing_networks import cells, recursive, scanning
 from multipath.routing_networks import decision as decisions
 from multipath.routing_networks import selection as selections
 from multipath.routing_networks.cells import Cell, State, init, zero_state
+from multipath.routing_networks.checks import check_indices, check_lengths
 from multipath.routing_networks.recursive import Recursive
 from multipath.routing_networks.trajectory import Trajectory
+from shared.errors import UsageError
 from shared.layers.linear import linear
 from shared.layers.recurrent import LSTMState
 
@@ -54,7 +56,7 @@ def lstm_step(
     actions: Int[Array, " batch"] | None,
     *,
     state: State | None = None,
-    mask: Bool[Array, " batch"] | None = None,
+    mask: Bool[Array, " batch_"] | None = None,
     **options: Any,
 ) -> tuple[State, Trajectory, Int[Array, " batch"] | None]:
     """Take one step.
@@ -93,12 +95,12 @@ def lstm_scan(
     actions: Int[Array, " batch"] | None,
     *,
     state: State | None = None,
-    mask: Bool[Array, "batch time"] | None = None,
-    lengths: Int[Array, " batch"] | None = None,
+    mask: Bool[Array, "batch_ time_"] | None = None,
+    lengths: Int[Array, " sequences"] | None = None,
     key: Array | None = None,
     train: bool = False,
     exploration: Float[Array, ""] | float | int | None = None,
-    forced: Int[Array, "calls batch"] | None = None,
+    forced: Int[Array, "..."] | None = None,
     noise: Any = None,
 ) -> tuple[
     tuple[Float[Array, "batch time hidden"], State],
@@ -110,19 +112,19 @@ def lstm_scan(
     Args:
         cell: its settings.
         params: from `init`.
-        x: inputs.
+        x: inputs, as wide as the cell says.
         trajectory: of the steps before. The new ones are in order of time; within
             a time those of the input come first, and within a map those of the first
             layer.
         actions: the agent of each sample, at all times.
         state: before the first step; zeros by default.
-        mask: where decisions are taken; elsewhere routed maps give 0.
-        lengths: of each sequence, if they are padded: from its end on no decision is
-            taken, its state stays as it is, and its outputs are 0.
+        mask: where decisions are taken `[batch, time]`; elsewhere routed maps give 0.
+        lengths: of each sequence `[batch]`, if they are padded: from its end on no
+            decision is taken, its state stays as it is, and its outputs are 0.
         key: for sampling, as `decide` needs it.
         train: whether to sample.
         exploration: in place of the decisions' own.
-        forced: actions of all calls in the order of the trajectory.
+        forced: actions of all calls `[calls, batch]`, in the order of the trajectory.
         noise: with such a leading axis, see `decide`.
 
     Returns:
@@ -130,14 +132,17 @@ def lstm_scan(
         actions as they came.
 
     Raises:
-        UsageError: see `decide`; or for arrays of the wrong shape.
+        UsageError: see `decide`; or for arrays of the wrong shape, or lengths that are
+            out of range.
     """
     batch, time = x.shape[:2]
+    calls = time * cell.calls
+    _check(cell, x, mask, lengths)
     taken = cells.all_decisions(cell)
     for decision in taken:
-        scanning.check_call(batch, time * cell.calls, decision, actions, mask, forced)
+        scanning.check_call(batch, calls, decision, actions, mask, forced, noise)
     first = zero_state(cell, batch, x.dtype) if state is None else state
-    keys = None if key is None else jax.random.split(key, time * cell.calls)
+    keys = None if key is None else jax.random.split(key, calls)
     rows = jax.tree.map(
         lambda a: a.reshape(time, cell.calls, *a.shape[1:]), (keys, forced, noise)
     )
@@ -160,6 +165,19 @@ def lstm_scan(
     xs = jnp.moveaxis(x, 1, 0), active, inside, rows
     last, trajectory, outputs = scanning.scan(step, first, xs, trajectory, taken)
     return (jnp.moveaxis(outputs, 0, 1), last), trajectory, actions
+
+
+def _check(cell: Cell, x: Array, mask: Array | None, lengths: Array | None) -> None:
+    """Raise a UsageError for inputs, a mask or lengths that do not fit together."""
+    batch, time = x.shape[:2]
+    if x.shape[2:] != (cell.inputs,):
+        allowed = f"shape {(batch, time, cell.inputs)}"
+        raise UsageError("x", f"shape {x.shape}", allowed)
+    if mask is not None and mask.shape != (batch, time):
+        allowed = f"shape {(batch, time)}: samples, and times of each"
+        raise UsageError("mask", f"shape {mask.shape}", allowed)
+    check_lengths(batch, lengths=lengths)
+    check_indices("lengths", lengths, time + 1)
 
 
 def _step(

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from multipath.routing_networks import backbones
+from multipath.routing_networks.checks import check_indices
 from multipath.routing_networks.settings import Decision
 from multipath.routing_networks.trajectory import Trajectory, initialize
 from shared.errors import UsageError
@@ -113,15 +112,8 @@ def spread(
 
 
 def check_tasks(tasks: Int[Array, " rows"], count: int) -> None:
-    """Raise a UsageError for a task that the network does not have.
-
-    Tasks that are traced cannot be looked at.
-    """
-    if isinstance(tasks, Tracer):
-        return
-    wrong = np.asarray(tasks)[(np.asarray(tasks) < 0) | (np.asarray(tasks) >= count)]
-    if wrong.size:
-        raise UsageError("tasks", int(wrong[0]), f"integers from 0 to {count - 1}")
+    """Raise a UsageError for a task that the network does not have."""
+    check_indices("tasks", tasks, count)
 
 
 def init_dense(key: Array, sizes: tuple[int, ...], copies: int = 0) -> Params:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from multipath.routing_networks import decision as decisions
 from multipath.routing_networks import scanning
 from multipath.routing_networks import selection as selections
+from multipath.routing_networks.checks import check_lengths
 from multipath.routing_networks.selection import Selection
 from multipath.routing_networks.settings import Decision
 from multipath.routing_networks.trajectory import Trajectory
@@ -53,6 +54,9 @@ class Recursive:
         if self.decision.actions != self.modules.size + 1:
             allowed = f"{self.modules.size + 1}: the modules, and 0 to stop"
             raise UsageError("decision.actions", self.decision.actions, allowed)
+        if self.modules.name and self.modules.name == self.decision.name:
+            allowed = "another name than the decision's"
+            raise UsageError("modules.name", self.modules.name, allowed)
 
 
 def init(key: Array, router: Recursive) -> Variables:
@@ -74,9 +78,9 @@ def recurse(
     *,
     key: Array | None = None,
     train: bool = False,
-    mask: Bool[Array, " batch"] | None = None,
+    mask: Bool[Array, "..."] | None = None,
     exploration: Float[Array, ""] | float | int | None = None,
-    forced: Int[Array, "depth batch"] | None = None,
+    forced: Int[Array, "..."] | None = None,
     noise: Any = None,
 ) -> tuple[Float[Array, "batch width"], Trajectory, Int[Array, " batch"] | None]:
     """Take decisions and apply modules until each sample has stopped.
@@ -89,9 +93,11 @@ def recurse(
         actions: the agent of each sample, all the way.
         key: for sampling, as `decide` needs it.
         train: whether to sample.
-        mask: the samples to transform; None means all. Others stay as they are.
+        mask: the samples to transform `[batch]`; None means all. Others stay as they
+            are.
         exploration: in place of the decision's own.
-        forced: actions in place of those chosen; those after a stop do not count.
+        forced: actions `[depth, batch]` in place of those chosen; those after a stop do
+            not count.
         noise: with a leading axis `depth`, see `decide`.
 
     Returns:
@@ -99,10 +105,14 @@ def recurse(
         those up to its stop), and the actions as they came.
 
     Raises:
-        UsageError: see `decide`; or for arrays of the wrong shape.
+        UsageError: see `decide`; or for arrays of the wrong shape, or modules that
+            change it.
     """
     batch = x.shape[0]
-    scanning.check_call(batch, router.depth, router.decision, actions, mask, forced)
+    check_lengths(batch, mask=mask)
+    scanning.check_call(
+        batch, router.depth, router.decision, actions, mask, forced, noise
+    )
     keys = None if key is None else jax.random.split(key, router.depth)
 
     def once(carry, now, inner):
@@ -164,6 +174,9 @@ def _moved(
         weights=None if weights is None else weights[-1, :, 1:],
         train=train,
     )
+    if found.shape != value.shape:
+        outputs, kept = f"outputs {found.shape[1:]}", f"{value.shape[1:]}, as inputs"
+        raise UsageError("modules", outputs, kept)
     if weights is not None:
         found = found + weights[-1, :, :1] * value
     return jnp.where(moving[:, None], found, value), trajectory

@@ -14,7 +14,11 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from shared.errors import UsageError, check_choice, check_range
 
 KINDS = ("zero", "manual", "collaboration", "running_average")
+REMEMBERING = ("collaboration", "running_average")
+"""Kinds whose rewards come from the actions before."""
+
 FINALS = ("neg_loss", "correct")
+"""Kinds of rewards of answers."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,13 @@ class Reward:
 
     def __post_init__(self):
         check_choice("kind", self.kind, KINDS)
+        check_range("rho", self.rho, low=0)
         check_range("window", self.window, low=1)
         check_range("ratio_power", self.ratio_power, low=0)
         if self.kind == "manual" and not self.table:
             raise UsageError("table", self.table, "a reward for each action")
+        for number in self.table:
+            check_range("table", number)
 
 
 class Window(NamedTuple):
@@ -87,6 +94,11 @@ def init(reward: Reward, actions: int) -> State:
     if reward.kind == "running_average":
         return jnp.zeros(actions, jnp.result_type(float))
     return ()
+
+
+def size(state: State) -> int:
+    """Return how many actions a memory is of; 0 for one of nothing."""
+    return len(state.counts if isinstance(state, Window) else state)
 
 
 def register(

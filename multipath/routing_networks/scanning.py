@@ -8,10 +8,26 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, PyTree
 
-from multipath.routing_networks import rewards
-from multipath.routing_networks.decision import HISTORIES, check_lengths, known
+from multipath.routing_networks.checks import (
+    check_indices,
+    check_lengths,
+    check_some,
+    known,
+)
+from multipath.routing_networks.decision import (
+    check_agents,
+    remembered,
+    with_history,
+)
+from multipath.routing_networks.rewards import REMEMBERING
 from multipath.routing_networks.settings import Decision
-from multipath.routing_networks.trajectory import Memory, Steps, Trajectory, depth
+from multipath.routing_networks.trajectory import (
+    Memory,
+    Steps,
+    Trajectory,
+    depth,
+    without_weights,
+)
 from shared.errors import UsageError
 
 Body = Callable[[PyTree, PyTree, Trajectory], tuple[PyTree, Trajectory, PyTree]]
@@ -29,7 +45,8 @@ def scan(
     """Call `body(carry, x, trajectory) -> (carry, trajectory, output)` for rows of xs.
 
     The steps, the memory and the order of the positions are those of a loop in Python;
-    what one decision does in all rounds is one `Steps`.
+    what one decision does in all rounds is one `Steps`. Weights of modules hold within
+    a round alone.
 
     Args:
         body: takes the decisions of one round; the trajectory that it sees has no
@@ -65,11 +82,8 @@ def scan(
 def begun(memory: Memory, decisions: Sequence[Decision]) -> Memory:
     """Return a memory in which the histories of some decisions have begun."""
     for decision in decisions:
-        place = decision.history or decision.name
-        own = memory.get(place, {})
-        if decision.reward.kind in HISTORIES and "history" not in own:
-            history = rewards.init(decision.reward, decision.actions)
-            memory = {**memory, place: {**own, "history": history}}
+        if decision.reward.kind in REMEMBERING:
+            memory = with_history(decision, memory, remembered(decision, memory))
     return memory
 
 
@@ -82,6 +96,7 @@ def _joined(steps: Steps, start: int, each: int) -> Steps:
         each: calls of a round.
     """
     rounds = steps.mask.shape[0]
+    steps = without_weights(steps)
     joined = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), steps)
     positions = tuple(
         start + i * each + place for i in range(rounds) for place in steps.positions
@@ -95,7 +110,8 @@ def check_call(
     decision: Decision,
     actions: Int[Array, " batch"] | None,
     mask: Bool[Array, "..."] | None,
-    forced: Int[Array, "rows batch"] | None,
+    forced: Int[Array, "..."] | None,
+    noise: PyTree = None,
 ) -> None:
     """Raise a UsageError for what `decide` would refuse, before a loop is traced.
 
@@ -104,24 +120,22 @@ def check_call(
         rows: calls in all rounds.
         decision: one that is called.
         actions: agents.
-        mask: of the samples, perhaps with further axes.
+        mask: of the samples, perhaps with an axis of times, calls in order.
         forced: actions of all calls.
+        noise: with a row for each call.
     """
     check_lengths(batch, actions=actions)
-    # `np.any` of an array of JAX would be traced inside `jit`.
-    if mask is not None and known(mask) and not np.asarray(mask).any():
-        raise UsageError("mask", "no sample", "at least one that takes the step")
+    check_some(mask)
     if forced is not None and forced.shape != (rows, batch):
         allowed = f"shape {(rows, batch)}: a row for each call in order"
         raise UsageError("forced", f"shape {forced.shape}", allowed)
-    agents = actions if decision.agents > 1 else None
-    for name, given, size in (
-        ("actions", agents, decision.agents),
-        ("forced", forced, decision.actions),
-    ):
-        if given is not None and known(given):
-            values = np.asarray(given)
-            wrong = values[(values < 0) | (values >= size)]
-            if wrong.size:
-                allowed = f"integers from 0 to {size - 1}"
-                raise UsageError(name, int(wrong.flat[0]), allowed)
+    for array in jax.tree.leaves(noise):
+        if array.shape[:1] != (rows,):
+            allowed = f"{rows} rows, one for each call in order"
+            raise UsageError("noise", f"shape {array.shape}", allowed)
+    anywhere = everywhere = mask
+    if mask is not None and known(mask):
+        times = np.asarray(mask).reshape(batch, -1).T
+        anywhere, everywhere = times.any(0), times.repeat(rows // len(times), 0)
+    check_agents(decision, actions, anywhere)
+    check_indices("forced", forced, decision.actions, everywhere)

@@ -22,10 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from multipath.routing_networks import ways
+from multipath.routing_networks.checks import check_indices, check_lengths
 from multipath.routing_networks.trajectory import Trajectory
 from multipath.routing_networks.ways import Modules
 from shared.errors import UsageError, check_choice, check_range
@@ -162,8 +162,8 @@ def select(
         key: for modules that draw random numbers.
 
     Raises:
-        UsageError: for actions out of range, or for lengths or output shapes that
-            differ.
+        UsageError: for actions out of range, for lengths or output shapes that differ,
+            or for parameters of another number of modules.
     """
     own = trajectory.memory.get(selection.name, {})
     if weights is None and trajectory.steps:
@@ -205,7 +205,7 @@ def apply(
     """
     if not jax.tree.leaves(variables.state):
         variables = Variables(variables.params, _no_state(selection))
-    _check(selection, x, actions, mask, weights)
+    _check(selection, variables, x, actions, mask, weights)
     modules = Modules(selection.modules, variables, selection.size, train, key)
     _check_outputs(selection, modules, x)
     actions = jnp.clip(actions, 0, selection.size - 1)
@@ -263,30 +263,25 @@ def counts(
 
 def _check(
     selection: Selection,
+    variables: Variables,
     x: Array,
     actions: Array | None,
     mask: Array | None,
     weights: Array | None,
 ) -> None:
-    """Raise a UsageError for lengths that differ, or an action out of range."""
+    """Raise a UsageError for sizes that differ, or an action out of range."""
+    sizes = {len(variables.params)}
+    if selection.stacked:
+        sizes = {(*np.shape(leaf), 0)[0] for leaf in jax.tree.leaves(variables)}
+    for size in sizes - {selection.size}:
+        raise UsageError("params", f"{size} modules", f"{selection.size}")
     if actions is None:
         raise UsageError("actions", None, "a module for each sample", "Decide first.")
-    for name, array in {"actions": actions, "mask": mask}.items():
-        if array is not None and array.shape != (len(x),):
-            allowed = f"{len(x)} numbers, one for each sample"
-            raise UsageError(name, f"shape {array.shape}", allowed)
+    check_lengths(len(x), actions=actions, mask=mask)
     if weights is not None and weights.shape != (len(x), selection.size):
         allowed = f"shape {(len(x), selection.size)}, a weight for each module"
         raise UsageError("weights", f"shape {weights.shape}", allowed)
-    if isinstance(actions, Tracer) or isinstance(mask, Tracer):
-        return
-    given = (
-        np.asarray(actions) if mask is None else np.asarray(actions)[np.asarray(mask)]
-    )
-    wrong = given[(given < 0) | (given >= selection.size)]
-    if wrong.size:
-        allowed = f"integers from 0 to {selection.size - 1}"
-        raise UsageError("actions", int(wrong[0]), allowed)
+    check_indices("actions", actions, selection.size, mask)
 
 
 def _check_outputs(selection: Selection, modules: Modules, x: Array) -> None:

@@ -72,10 +72,13 @@ def sequential(layers: Sequence[tuple[str, Any]]) -> Network:
             - function: of the samples alone, without parameters.
 
     Raises:
-        UsageError: for another kind, a configuration that is not of its kind, or a
-            selection before the first actions.
+        UsageError: for another kind, a configuration that is not of its kind, a
+            selection before the first actions, fewer agents or modules than actions,
+            or one name of two that remember or learn apart.
     """
     _check(layers)
+    _check_names(layers)
+    _check_sizes(layers)
     chosen = [config for kind, config in layers if kind == "decision"]
 
     def init(key: Array) -> Variables:
@@ -135,6 +138,43 @@ def _check(layers: Sequence[tuple[str, Any]]) -> None:
             allowed = "a layer before it that gives actions"
             raise UsageError(name, kind, allowed)
         chosen = chosen or kind in ("per_task", "pass_through", "decision")
+
+
+def _check_names(layers: Sequence[tuple[str, Any]]) -> None:
+    """Raise a UsageError for layers that would overwrite what others keep."""
+    named: dict[str, Any] = {}
+    for number, (kind, config) in enumerate(layers):
+        if kind != "decision" and not (kind == "selection" and config.name):
+            continue
+        # A decision may be taken again; selections have parameters of their own.
+        again = kind == "decision" and named.get(config.name) == config
+        if config.name in named and not again:
+            name, allowed = f"layers[{number}].name", "one that no other layer has"
+            raise UsageError(name, config.name, allowed)
+        named[config.name] = config
+
+
+def _check_sizes(layers: Sequence[tuple[str, Any]]) -> None:
+    """Raise a UsageError for fewer agents or modules than actions that choose them.
+
+    How many tasks there are is not known: 0.
+    """
+    actions, agents, dispatched = 0, 0, False
+    for number, (kind, config) in enumerate(layers):
+        name = f"layers[{number}]"
+        if kind == "decision" and 1 < config.agents < agents:
+            allowed = f"{agents}, one for each action before"
+            raise UsageError(name, f"{config.agents} agents", allowed)
+        if kind == "selection" and config.size < actions:
+            allowed = f"{actions}, one for each action before"
+            raise UsageError(name, f"{config.size} modules", allowed)
+        if kind == "decision":
+            actions = config.actions
+        elif kind in ("per_task", "pass_through"):
+            actions = int(kind == "pass_through")
+        if kind == "dispatch" or not dispatched:
+            agents = actions
+        dispatched = dispatched or kind == "dispatch"
 
 
 def _apply_layer(

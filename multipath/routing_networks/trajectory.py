@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
+from multipath.routing_networks.checks import check_lengths
 from multipath.routing_networks.settings import Decision
 from shared.errors import UsageError
 
@@ -151,10 +152,27 @@ def add_reward(trajectory: Trajectory, reward: Float[Array, " batch"]) -> Trajec
     return trajectory._replace(steps=(*before, last))
 
 
+def unweighted(trajectory: Trajectory) -> Trajectory:
+    """Forget the modules' weights of the latest step: other actions take their place.
+
+    See `algorithms.gumbel` and `selection.select`.
+    """
+    if not trajectory.steps:
+        return trajectory
+    *before, last = trajectory.steps
+    return trajectory._replace(steps=(*before, without_weights(last)))
+
+
+def without_weights(steps: Steps) -> Steps:
+    """Return steps without the modules' weights among their statistics."""
+    kept = {k: value for k, value in steps.statistics.items() if k != "weights"}
+    return dataclasses.replace(steps, statistics=kept)
+
+
 def rewards(
     per_action: Float[Array, "depth batch"],
     mask: Bool[Array, "depth batch"],
-    final: Float[Array, " batch"],
+    final: Float[Array, " samples"],
     *,
     normalize: bool = True,
 ) -> Float[Array, "depth batch"]:
@@ -167,7 +185,11 @@ def rewards(
         mask: of the executed steps, T of a sample.
         final: R.
         normalize: whether per-action rewards are in proportion to the final one.
+
+    Raises:
+        UsageError: for another number of final rewards than samples.
     """
+    check_lengths(mask.shape[1], final=final)
     after = jnp.flip(jnp.cumsum(jnp.flip(mask, 0), 0), 0)
     share = jnp.abs(final) if normalize else jnp.ones_like(final)
     share = share / jnp.maximum(jnp.sum(mask, 0), 1).astype(final.dtype)

@@ -33,7 +33,7 @@ def act(
         return base.Choice(greedy if forced is None else forced, greedy, statistics)
     default = 0.1 + 9.9 * decision.exploration
     tau = base.temperature(decision, exploration, default)
-    uniform = drawn(key, logits) if noise is None else noise
+    uniform = drawn(key, logits, noise)
     noisy = logits - jnp.log(-jnp.log(uniform + _TINY) + _TINY)
     soft = jax.nn.softmax(noisy / tau)
     action = jnp.argmax(noisy, -1) if forced is None else forced
@@ -45,12 +45,17 @@ def act(
     return base.Choice(action, greedy, statistics, factor)
 
 
-def drawn(key: Array | None, like: Array) -> Array:
-    """Return uniform numbers.
+def drawn(key: Array | None, like: Array, noise: Array | None = None) -> Array:
+    """Return the uniform numbers that are given, otherwise random ones.
 
     Raises:
-        UsageError: without a key.
+        UsageError: for numbers of another shape; or without them and a key.
     """
+    if noise is not None:
+        if noise.shape != like.shape:
+            allowed = f"shape {like.shape}: samples, and actions of each"
+            raise UsageError("noise", f"shape {noise.shape}", allowed)
+        return noise
     if key is None:
         raise UsageError("key", None, "a random key, in training without given noise")
     smallest = jnp.finfo(like.dtype).tiny

@@ -18,6 +18,7 @@ from multipath.routing_networks import storage
 from multipath.routing_networks.algorithms import base
 from multipath.routing_networks.algorithms.gumbel import drawn
 from multipath.routing_networks.settings import Decision
+from shared.errors import UsageError
 from shared.model import Variables
 
 ENTROPY = 0.01
@@ -55,24 +56,26 @@ def act(
     if not train:
         action = greedy if forced is None else forced
         return base.Choice(action, greedy, {"logits": logits})
-    if noise is None:
-        keys = (None, None) if key is None else jax.random.split(key)
-        noise = drawn(keys[0], logits), drawn(keys[1], logits)
+    given = (None, None) if noise is None else noise
+    if len(given) != 2:
+        raise UsageError("noise", f"{len(given)} arrays", "two, for s and s~")
+    keys = (None, None) if key is None else jax.random.split(key)
+    u, v = (drawn(own, logits, one) for own, one in zip(keys, given, strict=True))
     action = forced
     if action is None:
-        z = jax.nn.log_softmax(logits) + _gumbel(noise[0], decision.compat)
+        z = jax.nn.log_softmax(logits) + _gumbel(u, decision.compat)
         action = jnp.argmax(z, -1)
     tau = base.temperature(decision, exploration, _TEMPERATURE)
     tau = jnp.full(greedy.shape, tau, logits.dtype)
-    drawing = Drawing(x, agent, action, noise[0], noise[1], tau)
+    drawing = Drawing(x, agent, action, u, v, tau)
     relaxed = relax(decision, params, drawing)
     statistics = {
         "logits": logits,
         "c": relaxed.c,
         "c_tilde": relaxed.c_tilde,
         "features": x,
-        "u": noise[0],
-        "v": noise[1],
+        "u": u,
+        "v": v,
         "tau": tau,
     }
     return base.Choice(action, greedy, statistics)

@@ -155,7 +155,10 @@ def test_every_decision_has_its_panel_and_the_greatest_value_there_is(paths):
 def test_networks_with_other_numbers_of_modules_have_no_common_limit(paths, tmp_path):
     fewer = written(tmp_path, [changed(ROUTED, modules=3)])
     for axes in FIGURES["entropy"]([paths[0], fewer]).axes:
-        assert list(lines(axes)) == ["WPL, as many modules as tasks", "WPL, modules in a layer 3"]
+        assert list(lines(axes)) == [
+            "WPL, as many modules as tasks",
+            "WPL, modules in a layer 3",
+        ]
 
 
 def test_how_often_a_recursive_router_decides_is_drawn(tmp_path):

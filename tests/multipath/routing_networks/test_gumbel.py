@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
+from multipath.routing_networks import decision as decisions
 from multipath.routing_networks import selection
 from multipath.routing_networks.decision import Decision, decide
+from multipath.routing_networks.losses import routing_loss
 from multipath.routing_networks.selection import linear_modules
 from multipath.routing_networks.trajectory import initialize
 from shared.errors import UsageError
@@ -16,12 +18,15 @@ from tests.quick import quick
 ACTIONS, BATCH = 3, 5
 
 
-def _decide(x, noise=None, train=True, key=None, **options):
+def _layer():
+    return {"kernel": jnp.eye(ACTIONS)[None], "bias": jnp.zeros((1, ACTIONS))}
+
+
+def _decide(x, noise=None, train=True, key=None, tasks=None, **options):
     """Let scores that are the input decide."""
     decision = Decision("d", "gumbel", ACTIONS, ACTIONS, detach=False, **options)
-    layer = {"kernel": jnp.eye(ACTIONS)[None], "bias": jnp.zeros((1, ACTIONS))}
-    params = {"policy": {"layer0": layer}}
-    _, record, _ = initialize(x)
+    params = {"policy": {"layer0": _layer()}}
+    _, record, _ = initialize(x, tasks)
     return decide(
         decision, params, x, record, None, train=train, noise=noise, key=key, target=x
     )
@@ -83,6 +88,33 @@ def test_the_full_gradient_comes_from_all_modules(drawn, key):
     np.testing.assert_allclose(found, pull(by_weight)[0], atol=1e-5)
 
 
+def test_weights_are_of_no_account_once_tasks_choose(drawn, key):
+    modules = linear_modules(ACTIONS, ACTIONS, ACTIONS)
+    params = selection.init(key, modules).params
+    x, u = drawn
+    tasks = jnp.arange(BATCH) % ACTIONS
+
+    @quick
+    def run(params):
+        out, record, action = _decide(x, u, mode="full", tasks=tasks)
+        triplet = selection.select(modules, params, out, record, action)
+        found, wanted = [], []
+        for assign in (decisions.per_task, decisions.pass_through):
+            y, after, chosen = assign(*triplet)
+            found.append(selection.select(modules, params, y, after, chosen)[0])
+            wanted.append(selection.apply(modules, Variables(params), y, chosen)[0])
+        own = {"d": {"policy": {"layer0": _layer()}}}
+        # The same decision again has its weights, the one before has not.
+        y, after, _ = decide(
+            record.steps[0].decision, own["d"], y, after, None, train=True, noise=u
+        )
+        return found, wanted, routing_loss(own, after, jnp.ones(BATCH)).routing
+
+    found, wanted, routing = run(params)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(routing, 0)
+
+
 def test_samples_follow_the_policy_and_evaluation_the_largest_score(drawn, key):
     x, _ = drawn
     many = jnp.broadcast_to(x[:1], (20_000, ACTIONS))
@@ -97,3 +129,7 @@ def test_samples_follow_the_policy_and_evaluation_the_largest_score(drawn, key):
 def test_training_without_noise_is_one_usage_error(drawn):
     with pytest.raises(UsageError, match="key: got None"):
         _decide(drawn[0])
+    with pytest.raises(
+        UsageError, match=r"noise: got 'shape \(5, 2\)', expected shape"
+    ):
+        _decide(drawn[0], drawn[1][:, 1:])

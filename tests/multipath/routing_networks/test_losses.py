@@ -212,6 +212,12 @@ def test_the_memory_comes_back_and_begins_anew_if_told():
         ({"y": LABELS[1:]}, "y: .*5 rows"),
         ({"y": jnp.ones((BATCH, 3))}, "y: .*labels or shape"),
         ({"y": None}, "y: got None, expected labels or targets"),
+        ({"y": LABELS + 1}, "y: got 4, expected integers from 0 to 3"),
+        ({"y": LABELS - 1}, "y: got -1, expected integers from 0 to 3"),
+        (
+            {"outputs": jnp.ones((BATCH, 1))},
+            "y: got 'labels.*since there is one output",
+        ),
         ({"external": jnp.ones(4)}, "external: .*5 rows"),
         (
             {
@@ -226,7 +232,7 @@ def test_the_memory_comes_back_and_begins_anew_if_told():
 def test_bad_targets(options, message):
     _, record, _ = trajectory.initialize(_inputs())
     with pytest.raises(UsageError, match=message):
-        losses.total({}, record, _inputs(), **{"y": LABELS, **options})
+        losses.total({}, record, **{"outputs": _inputs(), "y": LABELS, **options})
 
 
 def test_bad_trajectories_and_objectives():
@@ -244,5 +250,7 @@ def test_bad_trajectories_and_objectives():
         losses.routing_loss(params["routing"], record, jnp.ones(4))
     with pytest.raises(UsageError, match="Did you mean 'squared'"):
         Objective("square")
+    with pytest.raises(UsageError, match="Did you mean 'squared'"):
+        losses.module_loss(_inputs(), LABELS, kind="sqared")
     with pytest.raises(UsageError, match="gamma: got 2"):
         Objective(gamma=2)

@@ -301,10 +301,29 @@ def test_settings_that_make_no_cell(changes, message):
         ({"forced": jnp.zeros((2, BATCH), jnp.int32)}, "a row for each call"),
         ({"mask": jnp.zeros((BATCH, TIME), bool)}, "mask"),
         ({"train": True}, "key"),
+        ({"x": draw(BATCH, TIME, INPUTS + 1)}, r"x: .*expected shape \(4, 2, 3\)"),
+        ({"mask": jnp.ones((TIME, BATCH), bool)}, r"mask: .*expected shape \(4, 2\)"),
+        ({"lengths": jnp.ones(BATCH - 1, jnp.int32)}, "lengths: .*4 numbers"),
+        ({"lengths": jnp.full(BATCH, TIME + 1)}, "lengths: got 3, .* from 0 to 2"),
+        ({"noise": jnp.ones((3, BATCH, K))}, "noise: .*4 rows, one for each call"),
     ),
 )
 def test_calls_that_make_no_sense(x, options, message):
     made = lambda: lstm.init(jax.random.key(0), BOTH).params
     params = jax.tree.map(lambda a: jnp.zeros(a.shape), jax.eval_shape(made))
     with pytest.raises(UsageError, match=message):
-        scanned(BOTH, params, x, **options)
+        scanned(BOTH, params, **{"x": x, **options})
+
+
+def test_forced_actions_where_none_are_taken_may_be_anything(x):
+    mask = jnp.ones((BATCH, TIME), bool).at[1, 0].set(False)
+    forced = drawn_actions(BOTH)
+    run = lambda forced: jax.eval_shape(
+        lambda key: scanned(
+            BOTH, lstm.init(key, BOTH).params, x, mask=mask, forced=forced
+        )[0][0],
+        jax.random.key(0),
+    )
+    assert run(forced.at[: BOTH.calls, 1].set(K)).shape == (BATCH, TIME, HIDDEN)
+    with pytest.raises(UsageError, match="forced: got 3"):
+        run(forced.at[BOTH.calls, 1].set(K))

@@ -58,7 +58,9 @@ def batch():
 def program(net):
     def loss(params, state, x, tasks, y, forced):
         variables = Variables(params, state)
-        out, record, _ = net.apply(variables, x, tasks, train=True, forced=forced)
+        # Gumbel draws numbers whatever the actions.
+        options = {"train": True, "key": jax.random.key(0), "forced": forced}
+        out, record, _ = net.apply(variables, x, tasks, **options)
         got = losses.total(params["routing"], record, out, y)
         return jnp.mean(got.module) + jnp.mean(got.routing), out
 
@@ -120,9 +122,18 @@ def test_every_algorithm_fits(algorithm):
     assert like(after) == like(state["memory"]) == like(variables.state["memory"])
 
 
-@pytest.mark.parametrize("model", ["dispatched", "per_decision_single_agent"])
-def test_one_module_is_the_plain_network(batch, model):
-    plain, net = build("shared"), build(model, modules=1)
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("dispatched", {}),
+        ("per_decision_single_agent", {}),
+        ("routed_all_fc", {}),
+        ("paper_large", {}),
+        ("dispatched", {"algorithm": "gumbel", "mode": "full"}),
+    ],
+)
+def test_one_module_is_the_plain_network(batch, model, options):
+    plain, net = build("shared"), build(model, modules=1, **options)
     variables, single = drawn(net), drawn(plain)
     stacked = jax.tree.map(lambda a: a[None], single.params["modules"])
     for i in range(2):

@@ -194,14 +194,16 @@ def test_all_modules_and_the_stop_share_a_full_gradient():
 
         def cost(params, router):
             options = {"train": True, "forced": jnp.asarray(FORCED)}
-            y, _ = recursed(router, params, x, key=jax.random.key(1), **options)
-            return jnp.sum(y**2), y
+            y, after = recursed(router, params, x, key=jax.random.key(1), **options)
+            return jnp.sum(y**2), (y, after)
 
-        found = jax.grad(cost, has_aux=True)(params, router)
-        return found, cost(params, other())[1]
+        grads, (y, after) = jax.grad(cost, has_aux=True)(params, router)
+        return (grads, y), cost(params, other())[1][0], after
 
-    (grads, y), expected = run()
+    (grads, y), expected, after = run()
     np.testing.assert_allclose(y, expected, atol=1e-6)
+    # Later selections do not know of them.
+    assert "weights" not in after.steps[0].statistics
     assert np.any(grads["routing"]["stop"]["policy"]["layer0"]["kernel"])
 
 
@@ -211,6 +213,7 @@ def test_all_modules_and_the_stop_share_a_full_gradient():
         ({"depth": 0}, "depth"),
         ({"activation": "rellu"}, "Did you mean 'relu'"),
         ({"modules": linear_modules(K + 1, WIDTH, WIDTH)}, "and 0 to stop"),
+        ({"modules": linear_modules(K, WIDTH, WIDTH, name="stop")}, "modules.name"),
     ),
 )
 def test_settings_that_make_no_router(changes, message):
@@ -226,6 +229,8 @@ def test_settings_that_make_no_router(changes, message):
         ({"mask": jnp.zeros(BATCH, bool)}, "at least one"),
         ({"agents": jnp.array([0, 1, 2, 0, 0])}, "actions: got 2"),
         ({"agents": None}, "the agent of each sample"),
+        ({"mask": jnp.ones(BATCH - 1, bool)}, "mask: .*5 numbers"),
+        ({"noise": jnp.ones((2, BATCH, K + 1))}, "noise: .*3 rows, one for each call"),
     ),
 )
 def test_calls_that_make_no_sense(options, message):
@@ -235,3 +240,30 @@ def test_calls_that_make_no_sense(options, message):
     options = {"agents": jnp.zeros(BATCH, jnp.int32), **options}
     with pytest.raises(UsageError, match=message):
         recursed(router, params, draw(BATCH, WIDTH), **options)
+
+
+def test_modules_keep_the_width():
+    router = dataclasses.replace(ROUTER, modules=linear_modules(K, WIDTH, WIDTH + 1))
+    params = recursive.init(jax.random.key(0), router).params
+    with pytest.raises(UsageError, match=r"modules: .*\(4,\).* expected \(3,\)"):
+        recursed(router, params, draw(BATCH, WIDTH))
+
+
+def test_forced_actions_and_agents_of_samples_left_out_may_be_anything():
+    router = other(agents=2)
+    mask = jnp.arange(BATCH) > 1
+    forced = jnp.where(mask[None], FORCED, -1)
+    agents = jnp.where(mask, 1, 7)
+
+    x = draw(BATCH, WIDTH)
+
+    def run(**options):
+        def one(key):
+            params = recursive.init(key, router).params
+            return recursed(router, params, x, **options)[0]
+
+        return jax.eval_shape(one, jax.random.key(0)).shape
+
+    assert run(agents=agents, mask=mask, forced=forced) == x.shape
+    with pytest.raises(UsageError, match="forced: got -1"):
+        run(agents=agents % 2, mask=mask.at[0].set(True), forced=forced)

@@ -140,6 +140,12 @@ def test_policy_and_variate_learn_apart_and_from_executed_steps(params):
 def test_evaluation_teaches_nothing(params):
     x = jnp.ones((2, FEATURES))
     np.testing.assert_array_equal(_loss(params, x, None, train=False), 0)
+    for noise, message in (
+        ((jnp.ones((2, ACTIONS)), jnp.ones((1, ACTIONS))), r"noise: got 'shape \(1, 3"),
+        ((jnp.ones((2, ACTIONS)),), "noise: got '1 arrays', expected two"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            decide(DECISION, params, *initialize(x), train=True, noise=noise)
     with pytest.raises(UsageError, match="key: got None"):
         _loss(params, x, None)
 

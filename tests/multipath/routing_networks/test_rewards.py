@@ -1,6 +1,7 @@
 """Properties of rewards: batches register like single actions; answers are paid."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -110,6 +111,9 @@ def test_the_negative_loss_is_a_constant():
         (lambda: Reward("manual"), "table"),
         (lambda: rewards.init(Reward("manual", table=(1.0,)), 2), "2 rewards"),
         (lambda: Reward("collaboration", window=0), "window"),
+        (lambda: Reward("collaboration", rho=math.nan), "rho: got nan"),
+        (lambda: Reward("collaboration", rho=-1), "rho: got -1"),
+        (lambda: Reward("manual", table=(1.0, math.inf)), "table: got inf"),
         (lambda: rewards.final_reward("neg", jnp.ones(2)), "neg_loss"),
         (lambda: rewards.final_reward("correct", jnp.ones(2)), "outputs"),
         (

@@ -366,6 +366,17 @@ def test_wrong_input_is_one_usage_error(chosen, actions, named, key):
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize("modules", (perceptron(2), (perceptron(2),) * 5))
+def test_parameters_are_those_of_all_modules(modules, key):
+    made = Selection(modules, 5)
+    params = jax.eval_shape(lambda: selection.init(key, made).params)
+    fewer = params[:3]
+    if made.stacked:
+        fewer = jax.tree.map(lambda a: jnp.zeros((3, *a.shape[1:])), params)
+    with pytest.raises(UsageError, match="params: got '3 modules', expected 5"):
+        selection.apply(made, Variables(fewer), jnp.asarray(X), jnp.arange(4))
+
+
 def test_actions_of_masked_samples_may_be_anything(key):
     chosen = linear_modules(2, INPUTS, OUTPUTS)
     params = selection.init(key, chosen).params

@@ -11,7 +11,7 @@ from multipath.routing_networks import decision as decisions
 from multipath.routing_networks import trajectory
 from multipath.routing_networks.decision import Decision
 from multipath.routing_networks.rewards import Reward
-from multipath.routing_networks.selection import linear_modules, select
+from multipath.routing_networks.selection import Selection, linear_modules, select
 from multipath.routing_networks.sequential import sequential
 from shared.errors import UsageError
 from shared.model import Model, Variables
@@ -35,6 +35,7 @@ def _counting():
     return Model(lambda key: Variables(jnp.float32(2), jnp.float32(0)), apply)
 
 
+TASK = "per_task"
 LAYERS = (
     ("per_task", None),
     ("decision", FIRST),
@@ -119,6 +120,44 @@ def test_a_dispatcher_chooses_the_agents_of_all_that_follow():
 def test_bad_layers(layer, message):
     with pytest.raises(UsageError, match=message):
         sequential([("per_task", None), layer])
+
+
+WIDE = Decision("wide", "reinforce", 4, FEATURES)
+NORMS = Selection(_counting(), 4, name="norms")
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    (
+        ([WIDE, SECOND], r"layers\[1\]: got '2 agents', expected 4, one for each act"),
+        ([WIDE, None, SECOND], r"layers\[2\]: got '2 agents', expected 4"),
+        ([WIDE, None, TASK, SECOND], r"layers\[3\]: got '2 agents', expected 4"),
+        ([WIDE, LAYERS[2][1]], r"layers\[1\]: got '2 modules', expected 4"),
+        (
+            [WIDE, dataclasses.replace(WIDE, hidden=(2,))],
+            r"layers\[1\].name: got 'wide'",
+        ),
+        (
+            [WIDE, dataclasses.replace(NORMS, name="wide")],
+            r"layers\[1\].name: got 'wide",
+        ),
+        ([WIDE, NORMS, NORMS], r"layers\[2\].name: got 'norms', expected one that"),
+    ),
+)
+def test_layers_that_do_not_fit_together(layers, message):
+    kinds = {Decision: "decision", Selection: "selection", type(None): "dispatch"}
+    pairs = [
+        (kinds[type(layer)], layer) if layer is not TASK else (TASK, None)
+        for layer in layers
+    ]
+    with pytest.raises(UsageError, match=message):
+        sequential(pairs)
+
+
+def test_a_decision_may_be_taken_again_and_tasks_may_be_any():
+    one = dataclasses.replace(WIDE, agents=2)
+    layers = [(TASK, None), ("decision", one), (TASK, None), ("decision", one)]
+    assert sequential([*layers, ("pass_through", None), LAYERS[2]]).decisions == (one,)
 
 
 def test_bad_calls():

@@ -70,6 +70,12 @@ def test_rewards_add_up_to_the_first_return_and_reach_executed_steps_alone():
             np.testing.assert_allclose(returns[own[0], b], whole, rtol=2e-5)
 
 
+def test_there_is_one_final_reward_for_each_sample():
+    mask = jnp.asarray(_mask(0))
+    with pytest.raises(UsageError, match="final: .*6 numbers"):
+        trajectory.rewards(jnp.zeros(mask.shape), mask, jnp.ones(BATCH - 1))
+
+
 def test_without_rewards_of_actions_every_return_is_the_final_reward():
     mask, final = jnp.asarray(_mask(1)), jnp.arange(1.0, BATCH + 1)
 

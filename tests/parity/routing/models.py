@@ -41,12 +41,13 @@ def _tolerances(name, npz, dtype):
 
 def _run(npz, dtype):
     settings = meta(npz)
+    model = MODELS[settings["model"]]
     x = jnp.asarray(npz["x"].transpose(0, 2, 3, 1), dtype)
     config = Config(
-        model=MODELS[settings["model"]],
+        model=model,
         algorithm=ALGORITHMS[settings["algo"]],
         modules=settings["modules"],
-        agents=settings["agents"],
+        agents=settings["agents"] if model == "dispatched" else 0,
         rho=settings["collab_ratio"],
         window=settings["history"],
         compat=True,
