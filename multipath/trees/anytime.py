@@ -8,28 +8,28 @@ Networks for Resource Efficient Image Classification" (2018), section 3.
 """
 
 import functools
+import numbers
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Num
 
 from multipath.trees import forward
 from multipath.trees.budgets import Calibration, Evidence, best
 from multipath.trees.compaction import Pieces, default_how, gather, make_tasks, read_by
 from multipath.trees.graph import Layout, layout
-from multipath.trees.net import Net
+from multipath.trees.net import Net, check_images, price_input
 from multipath.trees.stages import (
     RULES,
     classifier_of,
     path_operations,
-    price_input,
     stages,
     stop_of,
 )
-from shared.errors import UsageError, check_choice
+from shared.errors import UsageError, check_choice, check_range
 from shared.model import Variables
 
 UNITS = ("operations", "milliseconds")
@@ -38,10 +38,10 @@ UNITS = ("operations", "milliseconds")
 def calibrate(
     net: Net,
     variables: Variables,
-    images: Float[np.ndarray | Array, "images height width channels"],
-    labels: Int[np.ndarray | Array, " answers"],
+    images: Num[np.ndarray | Array, "images height width channels"],
+    labels: Num[np.ndarray | Array, "..."],
     *,
-    budget: float | int,
+    budget: Any,
     unit: str = "operations",
     rule: str = "confidence",
     batch: int = 256,
@@ -53,8 +53,8 @@ def calibrate(
     Args:
         net: which network; with switches.
         variables: from `net.init`.
-        images, labels: of a validation set.
-        budget: largest mean cost of an image.
+        images, labels: of a validation set; labels are class numbers.
+        budget: largest mean cost of an image, a number.
         unit: operations, or milliseconds as measured on this machine.
         rule: what is compared to thresholds; see `Thresholds`.
         batch: at which milliseconds are measured.
@@ -62,28 +62,55 @@ def calibrate(
         alpha_cpt: scale of that input.
 
     Raises:
-        UsageError: for a network without switches, no images, and a budget below the
-            cheapest way through the network.
+        UsageError: for a network without a switch that may stop at a classifier, no
+            images, labels that are no class numbers, and a budget that is no number
+            or below the cheapest way through the network.
     """
     check_choice("unit", unit, UNITS)
     check_choice("rule", rule, RULES)
-    if not layout(net.root).switches:
-        raise UsageError("net", net.family, "a network with switches")
-    if not len(images) or len(images) != len(labels):
-        given = f"{len(images)} images, {len(labels)} labels"
-        raise UsageError("images", given, "at least one, each with its label")
+    check_range("batch", batch, low=1)
+    if not isinstance(budget, numbers.Real):
+        raise UsageError("budget", budget, f"a number of {unit} an image")
+    plan = layout(net.root)
+    if all(stop_of(plan.nodes[i]) is None for i in plan.switches):
+        allowed = "a network with a switch that has a classifier as sink"
+        raise UsageError("net", net.family, allowed)
+    _check_examples(net, images, labels)
+    # Wrong prices are told before anything runs.
+    price_input(net, k_cpt, alpha_cpt, len(images), images.dtype)
     if unit == "operations":
         costs = path_operations(net, rule).astype(float)
         check_budget(budget, costs, unit)
-    price = {"k_cpt": k_cpt, "alpha_cpt": alpha_cpt}
+    prices = None
+    if net.dyn_k_cpt:
+        prices = np.broadcast_to(np.asarray(k_cpt).ravel(), (len(images),))
     if unit == "milliseconds":
-        costs = path_milliseconds(net, variables, images[:batch], rule, **price)
+        first = None if prices is None else prices[:batch]
+        costs = path_milliseconds(
+            net, variables, images[:batch], rule, k_cpt=first, alpha_cpt=alpha_cpt
+        )
         check_budget(budget, costs, unit)
+    price: dict[str, Any] = {"k_cpt": prices, "alpha_cpt": alpha_cpt}
     found = evidence(net, variables, images, labels, rule, costs, **price)
-    return best(layout(net.root), found, rule, budget)
+    return best(plan, found, rule, float(budget))
 
 
-def check_budget(budget: float | int, costs: np.ndarray, unit: str) -> None:
+def _check_examples(net: Net, images: Any, labels: Any) -> None:
+    """Refuse images that do not fit a network, or labels that do not fit them."""
+    check_images(net, images)
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        given = f"{labels.dtype} {labels.shape}"
+        raise UsageError("labels", given, "class numbers, one for each image")
+    if not len(images) or len(images) != len(labels):
+        given = f"{len(images)} images, {len(labels)} labels"
+        raise UsageError("images", given, "at least one, each with its label")
+    if labels.min() < 0 or labels.max() >= net.classes:
+        given = f"{labels.min()} to {labels.max()}"
+        raise UsageError("labels", given, f"class numbers from 0 to {net.classes - 1}")
+
+
+def check_budget(budget: Any, costs: np.ndarray, unit: str) -> None:
     """Refuse a budget that no policy keeps to."""
     least = costs.min()
     if not budget >= least:

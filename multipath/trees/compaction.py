@@ -129,16 +129,18 @@ def run_tasks(
         Probabilities `[batch, classes]`, and the number of the node that each image
         ended at `[batch]`.
     """
-    batch = len(x[0])
-    probabilities = np.zeros((batch, net.classes), x[0].dtype)
+    batch, probabilities = len(x[0]), None
     ends = np.zeros(batch, int)
     if not batch:
-        return probabilities, ends
+        return np.zeros((0, networks.outputs(net)), x[0].dtype), ends
     whole = Pieces([x], [batch])
     waiting = {(0, 0): (np.arange(batch), whole, np.arange(batch))}
     every, sinks = stages(net.root), layout(net.root).sinks
 
     def end(node: int, rows: np.ndarray, found: np.ndarray) -> None:
+        nonlocal probabilities
+        if probabilities is None:
+            probabilities = np.zeros((batch, *found.shape[1:]), found.dtype)
         probabilities[rows], ends[rows] = found, node
 
     for (number, member), task in tasks.items():
@@ -165,6 +167,7 @@ def run_tasks(
             else:
                 key = target, stage.places[member][position]
                 waiting[key] = rows[chosen], read_by(every[target], signals), chosen
+    assert probabilities is not None
     return probabilities, ends
 
 

@@ -122,13 +122,34 @@ class Config:
             raise UsageError("family", "sr", "actor or critic for trees and dyn_k_cpt")
         if self.depth and not static:
             raise UsageError("depth", self.depth, "0, except for the family sr")
+        if self.dyn_k_cpt and self.k_cpt:
+            raise UsageError("k_cpt", self.k_cpt, "0 with dyn_k_cpt: k_cpts has prices")
+        for name, families in _ONLY.items():
+            default = getattr(Config, name)
+            if self.family not in families and getattr(self, name) != default:
+                allowed = f"{default} for {self.family}: only {_told(families)} use it"
+                raise UsageError(name, getattr(self, name), allowed)
+
+
+# Who takes notice of options that others would ignore.
+_ONLY = {
+    "k_cpt": ("actor", "critic"),
+    "talr": ("actor", "critic"),
+    "stop_grad_p": ("actor",),
+    "optimistic": ("critic",),
+    "use_cls_err": ("critic",),
+}
+
+
+def _told(families: tuple[str, ...]) -> str:
+    return " and ".join(f"{family}s" for family in families)
 
 
 def channels(config: Config) -> tuple[tuple[int, ...], ...]:
     """Return the channels of each scale of each transformation, widened.
 
     Raises:
-        UsageError: for an arch that is no list of numbers.
+        UsageError: for an arch that is no list of numbers, is empty, or grows.
     """
     try:
         arch = [tuple(int(n) for n in entry.split(",")) for entry in config.arch]
@@ -137,6 +158,7 @@ def channels(config: Config) -> tuple[tuple[int, ...], ...]:
         raise UsageError("arch", config.arch, allowed) from None
     if any(n < 1 for entry in arch for n in entry):
         raise UsageError("arch", config.arch, "at least one channel a scale")
+    graph.check_arch(tuple(arch))
     return graph.widened(tuple(arch), config.width)
 
 

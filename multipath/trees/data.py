@@ -36,6 +36,21 @@ MEMBERS = {"cifar5": (3, 4, 5, 7), "cifar2": (7,)}
 
 HYBRID_DIGITS = (0, 1, 2, 3, 4)
 HYBRID_PICTURES = (0, 1, 4, 6, 7)
+
+_OWN = {name: tuple(PICTURES[i] for i in MEMBERS[name]) for name in MEMBERS}
+NAMES = {
+    "mnist": DIGITS,
+    "cifar10": PICTURES,
+    **{name: (*own, "Other") for name, own in _OWN.items()},
+    "hybrid": (
+        *(DIGITS[i] for i in HYBRID_DIGITS),
+        *(PICTURES[i] for i in HYBRID_PICTURES),
+    ),
+    "digits": DIGITS,
+    "digits-hybrid": DIGITS,
+}
+"""Names of the classes of each set."""
+
 GAMMA = 2.2
 HELD_OUT_SEED = 0
 
@@ -75,7 +90,7 @@ class TreeData(NamedTuple):
         train, valid, test: its parts.
         mirrored: whether images of a class may be mirrored.
         classes: number of classes.
-        names: what figures call them.
+        names: of the classes.
     """
 
     train: Split
@@ -259,7 +274,7 @@ def _mnist(name: str, data_dir: Any) -> HostData:
     for split in (found.train, found.test):
         images, labels = by_class(_on_host(split))
         parts.append(HostSplit(resize(images[..., 0])[..., None], labels))
-    return HostData(parts[0], parts[1], DIGITS, MIRRORED[name])
+    return HostData(parts[0], parts[1], NAMES[name], MIRRORED[name])
 
 
 def _cifar(name: str, data_dir: Any) -> HostData:
@@ -268,10 +283,7 @@ def _cifar(name: str, data_dir: Any) -> HostData:
         images, labels = _on_host(split)
         own = superclasses(labels, name) if name in MEMBERS else labels
         parts.append(HostSplit(gamma_decode(images), own))
-    names = PICTURES
-    if name in MEMBERS:
-        names = (*(PICTURES[i] for i in MEMBERS[name]), "Other")
-    return HostData(parts[0], parts[1], names, MIRRORED[name])
+    return HostData(parts[0], parts[1], NAMES[name], MIRRORED[name])
 
 
 def _hybrid(name: str, data_dir: Any) -> HostData:
@@ -285,11 +297,7 @@ def _hybrid(name: str, data_dir: Any) -> HostData:
         kept = np.isin(labels, HYBRID_PICTURES)
         decoded = HostSplit(gamma_decode(images[kept]), labels[kept])
         parts.append(hybrid(own, drawn, decoded))
-    names = (
-        *(DIGITS[i] for i in HYBRID_DIGITS),
-        *(PICTURES[i] for i in HYBRID_PICTURES),
-    )
-    return HostData(parts[0], parts[1], names, MIRRORED[name])
+    return HostData(parts[0], parts[1], NAMES[name], MIRRORED[name])
 
 
 def _digits(name: str, data_dir: Any) -> HostData:
@@ -302,7 +310,7 @@ def _digits(name: str, data_dir: Any) -> HostData:
     variants = 1
     if name == "digits-hybrid":
         parts, variants = digits_hybrid(*parts), VARIANTS
-    return HostData(parts[0], parts[1], DIGITS, MIRRORED[name], variants)
+    return HostData(parts[0], parts[1], NAMES[name], MIRRORED[name], variants)
 
 
 SETS: dict[str, Callable[[str, Any], HostData]] = {

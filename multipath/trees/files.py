@@ -237,8 +237,8 @@ def _variables(
 ) -> Variables:
     plan = layout(net.root)
     members = {
-        plan.paths[group.members[0]]: [plan.paths[i] for i in group.members]
-        for group in plan.groups
+        networks.group_name(plan, g): [plan.paths[i] for i in group.members]
+        for g, group in enumerate(plan.groups)
     }
     # Not the other way round from single nodes: stacking hundreds of arrays on a
     # device would compile as many programs.

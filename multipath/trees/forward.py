@@ -12,12 +12,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
 from multipath.trees import kinds, layers, multiscale
 from multipath.trees.graph import Group, Layout, Node, layout
-from multipath.trees.net import Net, group_name, with_price
-from shared.errors import UsageError, check_choice
+from multipath.trees.net import (
+    Net,
+    check_images,
+    group_name,
+    price_input,
+    with_price,
+)
+from shared.errors import check_choice
 
 
 class Record(NamedTuple):
@@ -44,7 +50,7 @@ def apply(
     net: Net,
     params: dict[str, Any],
     state: dict[str, Any],
-    x: Float[Array, "batch height width channels"],
+    x: Num[Array, "batch height width channels"],
     *,
     y: Float[Array, "batch classes"] | None = None,
     train: bool = False,
@@ -74,18 +80,14 @@ def apply(
         The record, and the new running statistics.
 
     Raises:
-        UsageError: for missing prices.
+        UsageError: for images of another size or kind, and missing or wrong prices.
     """
     check_choice("how", how, ("auto", "vmap", "loop"))
-    if net.dyn_k_cpt and k_cpt is None:
-        raise UsageError("k_cpt", None, "the price of an operation, for dyn_k_cpt")
+    check_images(net, x)
     if how == "auto":
         how = "loop" if jax.default_backend() == "cpu" else "vmap"
     plan, batch = layout(net.root), x.shape[0]
-    price = None
-    if net.dyn_k_cpt:
-        price = jnp.broadcast_to(jnp.ravel(alpha_cpt * jnp.asarray(k_cpt)), (batch,))
-        price = price.astype(x.dtype)[:, None]
+    price = price_input(net, k_cpt, alpha_cpt, batch, x.dtype)
     run = layers.Pass(y, train, key, axis_name)
     signals, parts, states = [], [], {}
     for g, group in enumerate(plan.groups):
@@ -166,7 +168,7 @@ def _mapped(fn: Callable) -> Callable:
     return mapped
 
 
-def _keyed(run: layers.Pass, number: Array) -> layers.Pass:
+def _keyed(run: layers.Pass, number: Array | int) -> layers.Pass:
     if run.key is None:
         return run
     return run._replace(key=jax.random.fold_in(run.key, number))
@@ -208,9 +210,9 @@ def _finish_node(
     scores, router_c_mod, new = None, 0.0, out.state
     if node.router is not None:
         seen = out.x if price is None else with_price(out.x, price)
-        routed = layers.apply(
-            node.router, params["r"], state["r"], seen, _keyed(run, number)
-        )
+        # The chain has used the streams of its own layers.
+        own = _keyed(_keyed(run, number), len(node.chain.comps))
+        routed = layers.apply(node.router, params["r"], state["r"], seen, own)
         scores, router_c_mod = routed.x, routed.c_mod
         new = {**new, "r": routed.state}
     probabilities, correct = None, None
@@ -255,7 +257,7 @@ def _gather(plan: Layout, parts: list[_NodeOut], batch: int) -> Record:
             return jnp.zeros((0, batch, 0), parts[0].c_err.dtype)
         numbers = [i for members, _ in pairs for i in members]
         widest = max(values.shape[-1] for _, values in pairs)
-        whole = [_widened(values, widest) for _, values in pairs]
+        whole = [filled_up(values, widest) for _, values in pairs]
         return jnp.concatenate(whole)[np.argsort(numbers)]
 
     return Record(
@@ -268,7 +270,8 @@ def _gather(plan: Layout, parts: list[_NodeOut], batch: int) -> Record:
     )
 
 
-def _widened(values: Array, size: int) -> Array:
+def filled_up(values: Array, size: int) -> Array:
+    """Add zeros after the last axis, up to some size."""
     missing = size - values.shape[-1]
     if not missing:
         return values

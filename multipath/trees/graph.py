@@ -13,13 +13,16 @@ from typing import NamedTuple
 import numpy as np
 
 from multipath.trees.kinds import (
+    ActivityError,
     BatchNorm,
     Chain,
     CrossEntropyError,
+    Dropout,
     LinTrans,
     MultiscaleBatchNorm,
     MultiscaleConvMax,
     MultiscaleRect,
+    NoOp,
     Rect,
     Select,
     Softmax,
@@ -67,6 +70,25 @@ class Node:
         if len(self.sinks) < 2 and self.router is not None:
             count = len(self.sinks)
             raise UsageError("router", self.name, f"none for a node of {count} sinks")
+        scores = _outputs(self.router) if self.router is not None else None
+        if scores not in (None, len(self.sinks)):
+            allowed = f"{len(self.sinks)}, one for each sink of {self.name}"
+            raise UsageError("router", f"{scores} scores", allowed)
+
+
+def _outputs(chain: Chain) -> int | None:
+    """Return how many numbers a chain gives, None if its last layers do not tell."""
+    for layer in reversed(chain.comps):
+        if isinstance(layer, LinTrans):
+            return layer.n_chan
+        if isinstance(layer, Chain):
+            return _outputs(layer)
+        if not isinstance(layer, _PRESERVING):
+            return None
+    return None
+
+
+_PRESERVING = NoOp | Rect | Softmax | BatchNorm | Dropout | ActivityError
 
 
 @dataclass(frozen=True)
@@ -91,10 +113,15 @@ class Blocks:
 
     def __post_init__(self):
         check_range("classes", self.classes, low=2)
-        scales = [len(channels) for channels in self.arch]
-        if not scales or min(scales) < 1 or scales != sorted(scales, reverse=True):
-            allowed = "transformations of at least one scale, never more than before"
-            raise UsageError("arch", self.arch, allowed)
+        check_arch(self.arch)
+
+
+def check_arch(arch: tuple[tuple[int, ...], ...]) -> None:
+    """Refuse transformations that cannot follow each other."""
+    scales = [len(channels) for channels in arch]
+    if not scales or min(scales) < 1 or scales != sorted(scales, reverse=True):
+        allowed = "transformations of at least one scale, never more than before"
+        raise UsageError("arch", arch, allowed)
 
 
 def widened(arch: tuple[tuple[int, ...], ...], width: int) -> tuple:

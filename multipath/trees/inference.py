@@ -16,18 +16,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from multipath.trees.compaction import default_how, make_tasks, run_tasks
 from multipath.trees.graph import layout
-from multipath.trees.net import Net
+from multipath.trees.net import Net, check_images, price_input
 from multipath.trees.stages import (
     Outcome,
     Stage,
     Thresholds,
     check,
     path_operations,
-    price_input,
     run_stage,
     stages,
     stop_of,
@@ -62,7 +61,7 @@ class Answer(NamedTuple):
 def predict_one(
     net: Net,
     variables: Variables,
-    image: Float[Array, "height width channels"],
+    image: Num[Array, "height width channels"],
     *,
     k_cpt: Float[Array, ""] | float | None = None,
     alpha_cpt: Float[Array, ""] | float = 1e7,
@@ -81,9 +80,12 @@ def predict_one(
         thresholds: when to stop; None follows the routers.
 
     Raises:
-        UsageError: for thresholds of another network and missing prices.
+        UsageError: for thresholds of another network, an image of another size or
+            kind, and missing or wrong prices.
     """
     check(net, thresholds)
+    check_images(net, image, one=True)
+    image = jnp.asarray(image)
     rule = thresholds.rule if thresholds else None
     price = price_input(net, k_cpt, alpha_cpt, 1, image.dtype)
     levels = jnp.asarray(_levels(net, thresholds), image.dtype)
@@ -174,7 +176,8 @@ def make_predict(
             CPU's arrays, or on the `device`; auto takes what suits the backend.
 
     Raises:
-        UsageError: for thresholds of another network, and in use for missing prices.
+        UsageError: for thresholds of another network, and in use for images of
+            another size or kind, and missing or wrong prices.
     """
     check_choice("how", how, ("auto", "host", "device"))
     check_range("block", block, low=1)
@@ -185,6 +188,7 @@ def make_predict(
     leaves = np.array(layout(net.root).leaves)
 
     def predict(images: Any, k_cpt: Any = None) -> Answer:
+        check_images(net, images)
         x = images, price_input(net, k_cpt, alpha_cpt, len(images), images.dtype)
         if how == "host":
             x = jax.tree.map(np.asarray, x)

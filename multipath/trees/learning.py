@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, PyTree
 from multipath.trees import forward, objectives
 from multipath.trees import net as networks
 from multipath.trees.net import Net
-
-Hyper = dict[str, Any]
+from multipath.trees.objectives import Hyper
 
 
 class Batch(NamedTuple):
@@ -49,6 +48,7 @@ def gradients(
     batch: Batch,
     hyper: Hyper,
     *,
+    key: Array | None = None,
     axis_name: Any = None,
 ) -> Gradients:
     """Return the gradients of a network's objective on a batch.
@@ -57,7 +57,8 @@ def gradients(
         net: which network.
         params, state: its variables.
         batch: what it sees.
-        hyper: see `objectives.Hyper`; also `alpha_cpt`, the scale of prices as input.
+        hyper: see `objectives.Hyper`.
+        key: for dropout.
         axis_name: mapped axis that the batch is shared over.
     """
 
@@ -71,6 +72,7 @@ def gradients(
             train=True,
             k_cpt=hyper["k_cpt"],
             alpha_cpt=hyper["alpha_cpt"],
+            key=key,
             axis_name=axis_name,
         )
         costs = objectives.costs(net, record, hyper)
@@ -116,10 +118,22 @@ def make_update(net: Net, *, k_cpts: tuple[float, ...] = (), axis_name: Any = No
             prices = jnp.asarray(k_cpts, batch.images.dtype)
             drawn = _draw(key, prices, batch.images.shape[0], axis_name)
             hyper = {**hyper, "k_cpt": drawn}
-        found = gradients(net, params, state, batch, hyper, axis_name=axis_name)
+        own = {"key": _dropout_key(net, key, axis_name), "axis_name": axis_name}
+        found = gradients(net, params, state, batch, hyper, **own)
         return found.scaled, (found.state, {"loss": found.costs.total})
 
     return update
+
+
+def _dropout_key(net: Net, key: Array, axis_name: Any) -> Array | None:
+    """Return a stream apart from that of the prices, None if nothing is dropped."""
+    if not networks.drops(net):
+        return None
+    key = jax.random.fold_in(key, 0)
+    if axis_name is None:
+        return key
+    # Devices have images of their own.
+    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
 def _draw(key: Array, prices: Array, count: int, axis_name: Any) -> Array:

@@ -1,15 +1,16 @@
 """Multipath networks: what is fixed at construction, parameters, operations."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from multipath.trees import kinds, layers
 from multipath.trees.graph import Layout, Node, layout
@@ -61,9 +62,9 @@ class Net:
             allowed = "sr, for a network without switches"
             raise UsageError("family", self.family, allowed)
         for node in layout(self.root).nodes:
-            for comp in node.chain.comps:
-                if isinstance(comp, kinds.ToPyramid):
-                    _check_divides(self.image, comp.n_scales)
+            for layer in _layers(node.chain):
+                if isinstance(layer, kinds.ToPyramid):
+                    _check_divides(self.image, layer.n_scales)
 
 
 def init(key: Array, net: Net, *, dtype: DTypeLike | None = None) -> Variables:
@@ -105,12 +106,37 @@ def operations(net: Net) -> tuple[np.ndarray, np.ndarray]:
         params, state = jax.eval_shape(maker.make, maker.example)
         nodes[members] = layers.count_ops(node.chain, params, state, maker.x)
         if node.router is not None:
-            seen = _seen(net, layers.shapes(node.chain, params, state, maker.x))
+            seen = _seen(net, maker.signal)
             own = params["r"], state["r"]
             routers[members] = layers.count_ops(node.router, *own, seen)
     # Shared by all callers.
     nodes.flags.writeable = routers.flags.writeable = False
     return nodes, routers
+
+
+@functools.lru_cache(maxsize=64)
+def outputs(net: Net) -> int:
+    """Return how many numbers the widest leaf gives."""
+    pairs = zip(layout(net.root).groups, _makers(net, jnp.float32), strict=True)
+    return max(m.signal.shape[-1] for g, m in pairs if not g.node.sinks)
+
+
+def drops(net: Net) -> bool:
+    """Tell whether anything in a network is dropped in training."""
+    both = [
+        part for node in layout(net.root).nodes for part in (node.chain, node.router)
+    ]
+    every = (layer for part in both if part is not None for layer in _layers(part))
+    return any(isinstance(layer, kinds.Dropout) and layer.keep < 1 for layer in every)
+
+
+def _layers(layer: kinds.Layer) -> Iterator[kinds.Layer]:
+    """Yield the layers of a chain, those of chains within it too."""
+    if isinstance(layer, kinds.Chain):
+        for comp in layer.comps:
+            yield from _layers(comp)
+    else:
+        yield layer
 
 
 class _Maker(NamedTuple):
@@ -121,14 +147,17 @@ class _Maker(NamedTuple):
         normals: how many numbers it takes.
         example: what such numbers look like.
         x: what the node's input looks like.
+        signal: what its chain gives.
     """
 
     make: Callable[[Array], Variables]
     normals: int
     example: jax.ShapeDtypeStruct
     x: Any
+    signal: Any
 
 
+@functools.lru_cache(maxsize=16)
 def _makers(net: Net, dtype: DTypeLike) -> list[_Maker]:
     signals, makers = [], []
     for group in layout(net.root).groups:
@@ -148,7 +177,8 @@ def _makers(net: Net, dtype: DTypeLike) -> list[_Maker]:
         make = functools.partial(
             _init_node, node=group.node, x=x, seen=seen, cut=of_chain
         )
-        makers.append(_Maker(make, count, jax.ShapeDtypeStruct((count,), dtype), x))
+        example = jax.ShapeDtypeStruct((count,), dtype)
+        makers.append(_Maker(make, count, example, x, signals[-1]))
     return makers
 
 
@@ -226,6 +256,57 @@ def _check_divides(image: tuple[int, int, int], scales: int) -> None:
     if height % divisor or width % divisor:
         allowed = f"height and width divisible by {divisor}, for {scales} scales"
         raise UsageError("image", f"{height} x {width}", allowed)
+
+
+def check_images(net: Net, images: Any, *, one: bool = False) -> None:
+    """Refuse what a network cannot take for images.
+
+    Args:
+        net: which network.
+        images: a batch of them.
+        one: a single image instead.
+
+    Raises:
+        UsageError: for numbers that are not floats, and images of another size.
+    """
+    dtype = getattr(images, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        given = type(images).__name__ if dtype is None else str(dtype)
+        raise UsageError("images", given, "an array of floats in [0, 1]")
+    size = images.shape if one else images.shape[1:]
+    if tuple(size) != net.image:
+        sides = " x ".join(map(str, net.image))
+        allowed = f"one of {sides}" if one else f"a batch x {sides}"
+        raise UsageError("images", " x ".join(map(str, images.shape)), allowed)
+
+
+def price_input(
+    net: Net,
+    k_cpt: Num[np.ndarray | Array, "..."] | float | int | None,
+    alpha_cpt: Num[Array, ""] | float | int,
+    batch: int,
+    dtype: DTypeLike,
+) -> Float[Array, "batch one"] | None:
+    """Return the price of an operation as an input of each image, if the net has it.
+
+    Raises:
+        UsageError: if it has and there is no price, or prices that do not fit.
+    """
+    if not net.dyn_k_cpt:
+        return None
+    if k_cpt is None:
+        raise UsageError("k_cpt", None, "the price of an operation, for dyn_k_cpt")
+    count = np.size(k_cpt)
+    if count not in (1, batch):
+        raise UsageError("k_cpt", f"{count} prices", f"one, or one for each of {batch}")
+    if not isinstance(k_cpt, Tracer):
+        values = np.ravel(k_cpt)
+        wrong = values[~((values >= 0) & np.isfinite(values))]
+        if wrong.size:
+            raise UsageError("k_cpt", float(wrong[0]), "a number >= 0")
+    price = jnp.ravel(alpha_cpt * jnp.asarray(k_cpt))
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.broadcast_to(price, (batch,)).astype(dtype)[:, None]
 
 
 def with_price(signal: Any, price: Float[Array, "batch 1"]) -> Any:

@@ -18,13 +18,16 @@ from multipath.trees.forward import Record
 from multipath.trees.graph import Layout, layout
 from multipath.trees.net import Net, operations
 
-Hyper = Mapping[str, Array | float]
+Hyper = Mapping[str, Any]
 """Settings that may change from step to step:
 
 - `k_cpt`: price of an operation, one for all or one for each image `[batch]`;
 - `k_dec`: weight of an actor's squared scores; `k_cre`: of a critic's errors;
 - `tau`, `eps`: temperature and exploration of the training policy;
 - `alpha_rtr`: scale of the routers' gradients.
+
+Updates also read `alpha_cpt`, the scale of prices as input, `lr` and `mu`, and how
+fast `lr` and `tau` halve: `lr_half`, `tau_half`.
 """
 
 

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from multipath.trees.graph import Layout
+from shared.errors import check_range
 
 Number = Float[Array, "..."] | float | int
 
@@ -55,7 +57,15 @@ def reach(
         tau: temperature, positive.
         eps: exploration, in [0, 1].
         batch: number of images, where there is no score to tell it.
+
+    Raises:
+        UsageError: for a negative tau, or an eps outside [0, 1], that is not traced.
     """
+    for name, value, high in (("tau", tau, None), ("eps", eps, 1)):
+        if not isinstance(value, Tracer) and np.ndim(value) == 0:
+            check_range(name, float(value), low=0, high=high)
+    # A schedule may let tau vanish; scores are to stay finite when divided by it.
+    tau = jnp.maximum(tau, float(jnp.finfo(scores.dtype).tiny) ** 0.5)
     shares = jax.nn.softmax(jnp.where(_valid(plan), scores / tau, -jnp.inf), -1)
     best = jax.nn.one_hot(choices(plan, scores), plan.max_sinks, dtype=scores.dtype)
     floor = jnp.asarray(plan.leaf_counts / plan.leaf_counts[0], scores.dtype) * eps

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int
 
 from multipath.trees import forward, layers
 from multipath.trees import net as networks
@@ -141,26 +140,6 @@ def check(net: Net, thresholds: Thresholds | None) -> None:
         check_range("thresholds", value)
 
 
-def price_input(
-    net: Net,
-    k_cpt: Num[np.ndarray | Array, "..."] | float | int | None,
-    alpha_cpt: Num[Array, ""] | float | int,
-    batch: int,
-    dtype: DTypeLike,
-) -> Float[Array, "batch one"] | None:
-    """Return the price of an operation as an input of each image, if the net has it.
-
-    Raises:
-        UsageError: if it has and there is no price.
-    """
-    if not net.dyn_k_cpt:
-        return None
-    if k_cpt is None:
-        raise UsageError("k_cpt", None, "the price of an operation, for dyn_k_cpt")
-    price = jnp.ravel(alpha_cpt * jnp.asarray(k_cpt))
-    return jnp.broadcast_to(price, (batch,)).astype(dtype)[:, None]
-
-
 def variables_of(
     net: Net, variables: Variables, stage: Stage, member: Array | int, rule: str | None
 ) -> list[Variables]:
@@ -185,7 +164,7 @@ def _picked(
     plan: Layout, variables: Variables, equal: tuple[int, ...], member: Array | int
 ) -> Variables:
     group = plan.grouped[equal[0]][0]
-    name = plan.paths[plan.groups[group].members[0]]
+    name = networks.group_name(plan, group)
     places = np.array([plan.grouped[i][1] for i in equal])
     if isinstance(member, int) or len(equal) == 1:
         place = int(places[member if isinstance(member, int) else 0])
@@ -227,7 +206,7 @@ def run_stage(
             x = (None,) * (len(x) - live) + tuple(x[-live:])
     last = stage.nodes[-1]
     if not last.sinks:
-        return Outcome(None, None, x)
+        return Outcome(None, None, forward.filled_up(x, networks.outputs(net)))
     scores = probabilities = None
     if last.router is not None and routes(last, rule):
         seen = x if price is None else networks.with_price(x, price)
@@ -238,7 +217,8 @@ def run_stage(
     position = classifier_of(last, rule)
     if position is not None:
         sink = last.sinks[position]
-        probabilities = layers.apply(sink.chain, *own[-1], x, layers.Pass()).x
+        found = layers.apply(sink.chain, *own[-1], x, layers.Pass()).x
+        probabilities = forward.filled_up(found, networks.outputs(net))
     stop = None if rule is None else stop_of(last)
     choice = _choose(stop, scores, probabilities, threshold)
     return Outcome(x, choice, probabilities)

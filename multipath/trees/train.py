@@ -59,7 +59,7 @@ def build(
     return training.Program(init, step, evaluate)
 
 
-def _now(train_state: training.TrainState) -> learning.Hyper:
+def _now(train_state: training.TrainState) -> objectives.Hyper:
     """Return the settings of the update that was last made."""
     last = jnp.maximum(train_state.step - 1, 0)
     return learning.scheduled({**train_state.hyper, "step": last})
@@ -69,7 +69,7 @@ def assess(
     net: networks.Net,
     variables: Variables,
     batch: data.Split,
-    hyper: dict[str, Any],
+    hyper: objectives.Hyper,
     prices: Sequence[float] = (),
 ) -> dict[str, Array]:
     """Return the statistics of a batch in evaluation mode.
@@ -199,7 +199,7 @@ def _splits(sets: data.TreeData, rows: int) -> dict[str, data.Split]:
         if not count:
             continue
         if 0 < rows < count:
-            # The sets are sorted by class.
+            # Some sets are sorted by class.
             chosen = np.linspace(0, count, rows, endpoint=False).astype(int)
             split = data.Split(split.images[chosen], split.labels[chosen])
         found[name] = split
@@ -248,7 +248,7 @@ class Trained(NamedTuple):
     static: Any
     net: networks.Net
     variables: Variables
-    hyper: dict[str, Any]
+    hyper: objectives.Hyper
     sets: data.TreeData
     step: int
 

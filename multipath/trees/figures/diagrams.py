@@ -1,6 +1,7 @@
 """Node-link diagrams: where images leave a network, right or wrong, and which ones."""
 
 import colorsys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,9 @@ Place = tuple[float | int, float | int]
 _SPREAD = 2
 """Spread of the root of a tree."""
 
+_LEGENDS = {"accuracy": 3.2, "classes": 4.8}
+"""Inches that the names of a part take side by side."""
+
 
 class Shown(NamedTuple):
     """What a diagram shows.
@@ -32,10 +36,12 @@ class Shown(NamedTuple):
     Attributes:
         dataset: whose images.
         points: networks by rising price of an operation.
+        others: data sets whose networks are left out.
     """
 
     dataset: str
     points: list[Point]
+    others: tuple[str, ...] = ()
 
 
 def find(paths: Sequence[Path], kind: str) -> Shown:
@@ -44,9 +50,9 @@ def find(paths: Sequence[Path], kind: str) -> Shown:
     Raises:
         NothingToDraw: if there is none.
     """
-    dataset, members = records.mixed(paths, [kind])
+    dataset, members, others = records.mixed(paths, [kind])
     # Of several curves, the one of most updates.
-    return Shown(dataset, records.curves(members, kind)[-1].points)
+    return Shown(dataset, records.curves(members, kind)[-1].points, others)
 
 
 def chains(
@@ -96,18 +102,21 @@ def draw_chains(
     """
     links = [node_link(records.first_node(point, step)) for point in shown.points]
     depth = max(float(link.bounds[1]) for link in links)
-    rows, blocks = len(links), len(parts)
-    figure.set_size_inches(blocks * (depth + 1), rows + 2)
-    axes = _axes(figure)
-    for block, part in enumerate(parts):
-        left = block * (depth + 1)
+    rows, axes = len(links), _axes(figure)
+    end = first = min(-0.5, depth / 2 - _LEGENDS[parts[0]] / 2)
+    for part in parts:
+        # Chains lie in the middle of blocks that their legends fit into.
+        width = max(depth + 1, _LEGENDS[part])
+        left, end = end + (width - depth) / 2, end + width
         colours = _colours(part, links[0])
         for row, link in enumerate(links):
             _draw_link(axes, link, _parts(link, part), colours, (left, row))
         _arrow(axes, (left, -0.65), (left + depth, -0.65), "Layer Index")
         _legend(axes, part, colours, shown.dataset, (left + depth / 2, -0.95))
     _arrow(axes, (-0.65, 0), (-0.65, max(rows - 1, 0.8)), "Cost of Computation")
-    _frame(axes, (-0.9, blocks * (depth + 1) - 0.1), (-1.7, rows - 0.3))
+    x, y = (min(first, -1.05), end + 0.1), (-1.6, max(rows - 0.05, 1.25))
+    figure.set_size_inches(x[1] - x[0], y[1] - y[0])
+    _frame(axes, x, y)
     _title(figure, shown, step)
     return figure
 
@@ -134,18 +143,6 @@ def draw_tree(
     _frame(axes, (x0 - 1.15, x1 + 0.85), (y0 - 1, y1 + 1))
     _title(figure, shown._replace(points=[point]), step)
     return figure
-
-
-def class_names(dataset: str, classes: int) -> Sequence[str]:
-    """Return the names of a data set's classes."""
-    digits = [data.DIGITS[i] for i in data.HYBRID_DIGITS]
-    others = {name: [data.PICTURES[i] for i in m] for name, m in data.MEMBERS.items()}
-    known = {
-        "hybrid": [*digits, *(data.PICTURES[i] for i in data.HYBRID_PICTURES)],
-        "cifar10": data.PICTURES,
-        **{name: [*own, "Other"] for name, own in others.items()},
-    }
-    return known.get(dataset, [str(i) for i in range(classes)])
 
 
 def price(point: Point) -> str:
@@ -247,7 +244,7 @@ def _legend(
     from matplotlib.patches import Patch
 
     correct = ["Correct Labels", "Incorrect Labels"]
-    names = correct if part == "accuracy" else class_names(dataset, len(colours))
+    names = correct if part == "accuracy" else data.NAMES[dataset]
     with plotting.style():
         # Not `axes.legend`: a panel keeps only one of these.
         legend = Legend(
@@ -270,10 +267,11 @@ def _frame(axes: "Axes", x: Place, y: Place) -> None:
 
 
 def _title(figure: "Figure", shown: Shown, step: int | None) -> None:
-    texts = [] if shown.dataset == "hybrid" else [shown.dataset]
+    texts = records.about(shown.dataset, shown.others)
     if len(shown.points) == 1:
         texts.append(f"k_cpt = {price(shown.points[0])}")
     if step is not None:
         texts.append(f"iteration {step:,}")
+    text = textwrap.fill(", ".join(texts), int(12 * figure.get_figwidth()))
     with plotting.style():
-        figure.suptitle(", ".join(texts), fontsize=12, y=0.98)
+        figure.suptitle(text, fontsize=11, y=0.98)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from multipath.trees.figures import records
-from multipath.trees.figures.records import Curve, Member, Point
+from multipath.trees.figures.records import Chosen, Curve, Member, Point
 from shared import plotting
 from shared.plotting import NothingToDraw
 
@@ -75,25 +75,29 @@ COMPLEX = Window((0, 2.25e7), (0, 0.3), (0, 1e7, 2e7), (0, 0.1, 0.2, 0.3))
 
 def learning_rules(paths: Sequence[Path]) -> "Figure":
     """All kinds of networks of one data set, in nine panels."""
-    dataset, members = _known(paths)
+    dataset, members, others = _known(paths)
     absent = [kind for kind in LOOKS if not records.curves(members, kind)]
-    with plotting.style():
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        figure = Figure(figsize=(10, 4.4), layout="constrained")
-        grid = figure.add_gridspec(2, 6, width_ratios=(1, 1, 1, 1, 1, 1))
-        places = [grid[:, :2]] + [grid[i, 2 + j] for i in range(2) for j in range(4)]
-        panels = [figure.add_subplot(place) for place in places]
+    with plotting.style():
+        # Room for the last tick of a panel beside the first of the next.
+        figure = Figure(figsize=(11, 4.6), layout=ConstrainedLayoutEngine(wspace=0.08))
+        grid = figure.add_gridspec(1, 2, width_ratios=(1, 2))
+        large, small = (figure.add_subfigure(grid[i]) for i in range(2))
+        panels = [large.subplots(), *small.subplots(2, 4).flat]
+        small.supxlabel(X, fontsize=10)
+        small.supylabel(Y, fontsize=10)
+    plotting.describe(panels[0], x=X, y=Y)
     for index, (axes, kinds) in enumerate(zip(panels, PANELS, strict=True)):
         _draw_kinds(axes, members, kinds)
-        plotting.describe(axes, x=X if not index else "", y=Y if not index else "")
         if index and index % 4 != 1:
             axes.tick_params(labelleft=False)
         if 0 < index < 5:
             axes.tick_params(labelbottom=False)
     _limit(panels, members, MIXED)
     _legend(figure, panels, columns=4)
-    _note(figure, dataset, absent)
+    _note(figure, absent, dataset, others)
     return figure
 
 
@@ -103,7 +107,7 @@ def kinds(paths: Sequence[Path], *, wanted: Sequence[str]) -> "Figure":
     Raises:
         NothingToDraw: if there is no run of the last kind.
     """
-    dataset, members = _known(paths)
+    dataset, members, others = _known(paths)
     if not records.curves(members, wanted[-1]):
         raise NothingToDraw(f"no run of {LOOKS[wanted[-1]].label} on {dataset}")
     figure, grid = plotting.figure(width=5, height=3.5)
@@ -112,7 +116,7 @@ def kinds(paths: Sequence[Path], *, wanted: Sequence[str]) -> "Figure":
     plotting.describe(axes, x=X, y=Y, legend="inside")
     _limit([axes], members, MIXED)
     absent = [kind for kind in wanted if not records.curves(members, kind)]
-    _note(figure, dataset, absent)
+    _note(figure, absent, dataset, others)
     return figure
 
 
@@ -142,7 +146,7 @@ def complexity(paths: Sequence[Path], *, logarithmic: bool = False) -> "Figure":
         _few_powers(axes)
     else:
         _limit([axes], members, COMPLEX)
-    _note(figure, "", absent)
+    _note(figure, absent)
     return figure
 
 
@@ -162,8 +166,14 @@ def widths(paths: Sequence[Path]) -> "Figure":
         plotting.describe(axes, x=X, y=Y if axes is grid[0, 0] else "", title=title)
         _count(axes)
     _legend(figure, list(grid.flat), columns=2)
-    absent = [f"width {width}" for width in (1, 2, 3) if width not in found]
-    _note(figure, "", absent)
+    pairs = {(records.kind(m.config), m.config.width) for m in members}
+    absent = [
+        f"{LOOKS[kind].label}, width {width}"
+        for kind in ("sr", "ac")
+        for width in (1, 2, 3)
+        if (kind, width) not in pairs
+    ]
+    _note(figure, absent)
     return figure
 
 
@@ -190,7 +200,7 @@ PRESENTATION: dict[str, Callable[[Sequence[Path]], Any]] = {
 """One panel a picture, for talks."""
 
 
-def _known(paths: Sequence[Path]) -> tuple[str, list[Member]]:
+def _known(paths: Sequence[Path]) -> Chosen:
     return records.mixed(paths, LOOKS)
 
 
@@ -265,7 +275,7 @@ def _count(axes: "Axes") -> None:
 
 
 def _few_powers(axes: "Axes") -> None:
-    """Write 1, 2 and 5 of each decade; the default writes names over each other."""
+    """Name 1, 2 and 5 of a decade: names of all minor ticks would overlap."""
     from matplotlib.ticker import (
         EngFormatter,
         LogLocator,
@@ -305,9 +315,14 @@ def _legend(figure: "Figure", panels: Sequence["Axes"], columns: int) -> None:
         )
 
 
-def _note(figure: "Figure", dataset: str, absent: Sequence[str]) -> None:
-    """Say what data these are, if not the paper's, and what there are no runs of."""
-    texts = [] if dataset in ("", "hybrid") else [dataset]
+def _note(
+    figure: "Figure",
+    absent: Sequence[str],
+    dataset: str = "",
+    others: Sequence[str] = (),
+) -> None:
+    """Say what is shown and left out, and what there are no runs of."""
+    texts = records.about(dataset, others)
     if absent:
         names = [LOOKS[name].label if name in LOOKS else name for name in absent]
         texts.append(f"no runs of: {'; '.join(names)}")

@@ -2,6 +2,8 @@
 
 import functools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,20 +47,25 @@ class Film(NamedTuple):
 
         path = Path(path)
         film, pictures = path.with_name(f"{path.name}.gif"), []
-        temporary = film.with_name(f".{film.stem}.writing.gif")
         figure, writer = Figure(), PillowWriter(fps=self.fps)
-        with disk.writable("figure file", film):
+        with (
+            disk.writable("figure file", film),
+            disk.replacing(film) as draft,
+            tempfile.TemporaryDirectory() as folder,
+        ):
             path.mkdir(parents=True, exist_ok=True)
             # The size of a film is that of its first frame.
             self.frames[0](figure)
-            with writer.saving(figure, str(temporary), self.small_dpi):
+            # Pillow tells the format by the name.
+            named = Path(folder) / film.name
+            with writer.saving(figure, str(named), self.small_dpi):
                 for number, draw in enumerate(self.frames):
                     figure.clear()
                     draw(figure)
                     writer.grab_frame()
                     pictures.append(path / f"nld-{number:04d}.png")
                     _save(figure, pictures[-1], self.dpi)
-            os.replace(temporary, film)
+            shutil.copyfile(named, draft)
         return [film, *pictures]
 
 

@@ -48,8 +48,8 @@ def routing_histograms(paths: Sequence[Path]) -> "Figure":
         axes.title.set_fontsize(8)
     with plotting.style():
         figure.colorbar(image, ax=list(grid.flat), label="share of images")
-        if shown.dataset != "hybrid":
-            figure.suptitle(shown.dataset, fontsize=9)
+        if texts := records.about(shown.dataset, shown.others):
+            figure.suptitle(", ".join(texts), fontsize=9)
     return figure
 
 

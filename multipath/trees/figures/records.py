@@ -14,7 +14,10 @@ from shared import runs
 from shared.config import from_dict
 from shared.plotting import NothingToDraw
 
-MIXED = ("hybrid", "digits-hybrid", "digits", "mnist", "cifar10", "cifar5", "cifar2")
+PREFERRED = (
+    *("hybrid", "digits-hybrid", "digits"),
+    *("mnist", "cifar10", "cifar5", "cifar2"),
+)
 """Data of the figures of one data set: the first of these that there are runs of."""
 
 # What a curve runs over, or what says nothing about the result.
@@ -29,11 +32,22 @@ _NOT_IN_LABELS = (
 )
 
 
+# What may differ between two trainings of the same network.
+_INCIDENTAL = {"t_log": 1, "eval_rows": 0, "checkpoint_every": 0, "depth": 0}
+
+
 class Member(NamedTuple):
-    """One trained network: its config, and the records with statistics."""
+    """One trained network.
+
+    Attributes:
+        config: its settings.
+        records: those with statistics.
+        created: when its run began, in ISO form.
+    """
 
     config: Config
     records: list[dict[str, Any]]
+    created: str = ""
 
 
 class Point(NamedTuple):
@@ -42,12 +56,12 @@ class Point(NamedTuple):
     Attributes:
         order: its depth, or the price of an operation.
         members: the repetitions.
-        price: number of the price, of an adaptive network.
+        prices: which of its own prices it is to each of them, if they are adaptive.
     """
 
     order: float
     members: list[Member]
-    price: int | None
+    prices: list[int | None]
 
 
 class Curve(NamedTuple):
@@ -72,17 +86,32 @@ def collect(paths: Sequence[Path], where: Callable[[Config], bool]) -> list[Memb
     found = []
     for path in paths:
         for place in runs.members(path) or [path]:
-            config = from_dict(Config, runs.read_config(place)["config"])
+            document = runs.read_config(place)
+            config = from_dict(Config, document["config"])
             if not where(config):
                 continue
             key = f"test/{_within(0 if config.dyn_k_cpt else None)}accuracy"
             records = [r for r in runs.read_metrics(place) if key in r]
             if records:
-                found.append(Member(config, records))
+                found.append(Member(config, records, document.get("created", "")))
     return found
 
 
-def mixed(paths: Sequence[Path], wanted: Collection[str]) -> tuple[str, list[Member]]:
+class Chosen(NamedTuple):
+    """The networks of a figure of one data set.
+
+    Attributes:
+        dataset: what they learned.
+        members: the networks.
+        others: further data sets of which there are such runs.
+    """
+
+    dataset: str
+    members: list[Member]
+    others: tuple[str, ...]
+
+
+def mixed(paths: Sequence[Path], wanted: Collection[str]) -> Chosen:
     """Return the data set of the main figures and the networks that learned it.
 
     Args:
@@ -93,11 +122,19 @@ def mixed(paths: Sequence[Path], wanted: Collection[str]) -> tuple[str, list[Mem
         NothingToDraw: if there is none.
     """
     members = collect(paths, lambda c: c.width == 1 and kind(c) in wanted)
-    for dataset in MIXED:
-        own = [member for member in members if member.config.dataset == dataset]
-        if own:
-            return dataset, own
-    raise NothingToDraw(f"no run with statistics of {' or '.join(wanted)}")
+    learned = {member.config.dataset for member in members}
+    there = [dataset for dataset in PREFERRED if dataset in learned]
+    if not there:
+        raise NothingToDraw(f"no run with statistics of {' or '.join(wanted)}")
+    first, *others = there
+    own = [member for member in members if member.config.dataset == first]
+    return Chosen(first, own, tuple(others))
+
+
+def about(dataset: str, others: Sequence[str]) -> list[str]:
+    """Say what data a figure shows, if not the paper's alone, and leaves out."""
+    texts = [dataset] if others or dataset not in ("", "hybrid") else []
+    return texts + [f"runs on {' and '.join(others)} left out"] * bool(others)
 
 
 def kind(config: Config) -> str:
@@ -143,7 +180,7 @@ def curves(members: Sequence[Member], wanted: str) -> list[Curve]:
 
 def _points(members: Sequence[Member]) -> list[Point]:
     points: dict[float, Point] = {}
-    for member in sorted(members, key=lambda member: member.config.seed):
+    for member in sorted(_once(members), key=lambda member: member.config.seed):
         config = member.config
         if config.dyn_k_cpt:
             orders = list(enumerate(config.k_cpts))
@@ -152,18 +189,32 @@ def _points(members: Sequence[Member]) -> list[Point]:
         else:
             orders = [(None, config.k_cpt)]
         for price, order in orders:
-            point = points.setdefault(order, Point(order, [], price))
+            point = points.setdefault(order, Point(order, [], []))
             point.members.append(member)
+            point.prices.append(price)
     return [points[order] for order in sorted(points)]
+
+
+def _once(members: Sequence[Member]) -> list[Member]:
+    """Keep of equal networks the one that got farthest, the newest of those.
+
+    A network that is trained again is no further seed.
+    """
+    kept: dict[tuple, Member] = {}
+    for member in sorted(members, key=lambda m: (m.records[-1]["step"], m.created)):
+        config = member.config
+        depth = config.depth or len(config.arch)
+        kept[depth, dataclasses.replace(config, **_INCIDENTAL)] = member
+    return list(kept.values())
 
 
 def efficiency(point: Point) -> Float[np.ndarray, "seeds 2"]:
     """Return mean operation counts and test errors at the end of training."""
-    within = _within(point.price)
-    last = [member.records[-1] for member in point.members]
-    return np.array(
-        [[r[f"test/{within}moc"], 1 - r[f"test/{within}accuracy"]] for r in last]
-    )
+    found = []
+    for member, price in zip(point.members, point.prices, strict=True):
+        last, head = member.records[-1], f"test/{_within(price)}"
+        found.append([last[f"{head}moc"], 1 - last[f"{head}accuracy"]])
+    return np.array(found)
 
 
 def steps(points: Sequence[Point]) -> list[int]:
@@ -179,15 +230,15 @@ def first_node(point: Point, step: int | None = None) -> dict[str, Any]:
         point: a network.
         step: updates made; None means the last record.
     """
-    member = point.members[0]
+    member, price = point.members[0], point.prices[0]
     metrics = member.records[-1]
     if step is not None:
         metrics = next(r for r in member.records if r["step"] == step)
-    classes = len(metrics[f"test/{_within(point.price)}p_cor_by_cls"][0])
+    classes = len(metrics[f"test/{_within(price)}p_cor_by_cls"][0])
     # The layout needs no images, only a size that the scales divide.
     side = 2 ** len(channels(member.config)[0])
     net = network(member.config, (side, side, 1), classes)
-    return descriptions.from_metrics(net, metrics, point.price)["root"]["sinks"][0]
+    return descriptions.from_metrics(net, metrics, price)["root"]["sinks"][0]
 
 
 def _within(price: int | None) -> str:

@@ -1,11 +1,12 @@
 """Thresholds within a budget."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
-from multipath.trees import anytime, budgets, inference
+from multipath.trees import anytime, budgets, graph, inference
 from multipath.trees.graph import layout
 from multipath.trees.stages import Thresholds, path_operations
 from shared.errors import UsageError
@@ -113,6 +114,20 @@ def test_milliseconds_add_up_along_the_way(chain, valid):
         )
 
 
+def test_a_budget_may_be_any_kind_of_number(chain, valid):
+    net, variables = chain
+    least = path_operations(net, "confidence").min()
+    found = anytime.calibrate(net, variables, *valid, budget=least)
+    assert found.cost == least
+
+
+def test_each_image_may_have_a_price_of_its_own(valid):
+    net = toy.network(dyn_k_cpt=True)
+    prices = np.linspace(0, 1e-7, IMAGES)
+    told = {"unit": "milliseconds", "budget": 1e3, "batch": 7, "k_cpt": prices}
+    assert anytime.calibrate(net, toy.variables(net), *valid, **told).cost > 0
+
+
 def test_prices_reach_the_routers(valid):
     net = toy.network(dyn_k_cpt=True)
     variables, (images, labels) = toy.variables(net), valid
@@ -125,6 +140,14 @@ def test_prices_reach_the_routers(valid):
         anytime.calibrate(net, variables, images, labels, **told)
 
 
+def undecided():
+    """Return a net whose switch leads to no classifier at once."""
+    net = toy.network()
+    static = toy.network("sr", depth=2).root.sinks[0].sinks[0]
+    switch = dataclasses.replace(net.root.sinks[0], sinks=(static, static))
+    return dataclasses.replace(net, root=graph.Node("in", net.root.chain, (switch,)))
+
+
 @pytest.mark.parametrize(
     "change, argument",
     [
@@ -132,6 +155,14 @@ def test_prices_reach_the_routers(valid):
         ({"rule": "luck"}, "rule"),
         ({"labels": np.zeros(1, int)}, "images"),
         ({"net": toy.network(family="sr")}, "net"),
+        ({"net": undecided()}, "net"),
+        ({"batch": 0}, "batch"),
+        ({"budget": "1e9"}, "budget"),
+        ({"labels": np.eye(toy.CLASSES)[np.zeros(IMAGES, int)]}, "labels"),
+        ({"labels": np.full(IMAGES, toy.CLASSES)}, "labels"),
+        ({"labels": np.zeros(IMAGES)}, "labels"),
+        ({"images": np.zeros((IMAGES, 4, 4, 3))}, "images"),
+        ({"net": toy.network(dyn_k_cpt=True), "k_cpt": -1e-9}, "k_cpt"),
     ],
 )
 def test_wrong_use_is_told(chain, valid, change, argument):

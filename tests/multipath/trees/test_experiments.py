@@ -38,7 +38,7 @@ def test_published_experiments_have_the_published_settings(name):
 
 
 def test_the_paper_trained_153_networks():
-    """Without trees and the regularised policy, whose runs are not in its figures."""
+    """Of adaptive nets the actor chain alone, and not the regularised policy."""
     names = [*PUBLISHED, *MORE]
     left_out = {"hybrid-ac-tree-dynkcpt", "hybrid-cr-dynkcpt", "hybrid-cr-tree-dynkcpt"}
     counts = [len(EXPERIMENTS[n].configs) for n in names if n not in left_out]
@@ -95,6 +95,18 @@ def test_width_multiplies_the_channels():
         ({"dataset": "imagenet"}, "dataset: got 'imagenet'"),
         ({"mu": 1.0}, "mu: got 1.0"),
         ({"dyn_k_cpt": True, "k_cpts": ()}, "k_cpts: .*at least one price"),
+        ({"dyn_k_cpt": True, "k_cpt": 1e-9}, "k_cpt: got 1e-09, expected 0 with dyn_k"),
+        (
+            {"optimistic": True},
+            "optimistic: got True, expected False for actor: only c",
+        ),
+        ({"use_cls_err": True}, "use_cls_err: got True"),
+        ({"family": "critic", "stop_grad_p": False}, "stop_grad_p: .*only actors"),
+        ({"family": "sr", "k_cpt": 1e-9}, "k_cpt: .*only actors and critics"),
+        ({"family": "sr", "talr": False}, "talr: got False"),
+        ({"family": "sr", "optimistic": True}, "optimistic: got True"),
+        ({"arch": ()}, "arch: .*at least one scale"),
+        ({"arch": ("4", "4,4")}, "arch: .*never more than before"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, message):

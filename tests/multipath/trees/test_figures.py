@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.legend import Legend
 from matplotlib.transforms import Affine2D
 
-from multipath.trees import figures
-from multipath.trees.figures import diagrams, efficiency, films, geometry
+from multipath.trees import data, figures
+from multipath.trees.figures import diagrams, efficiency, films, geometry, records
 from shared import runs
 from shared.plotting import NothingToDraw
 from tests.multipath.trees import figure_runs
@@ -97,6 +98,11 @@ def test_every_kind_of_network_has_its_label_colour_and_panel(paths):
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == [look.label for look in efficiency.LOOKS.values()]
     assert figure.get_suptitle() == ""
+    small = figure.subfigs[1]
+    assert (small.get_supxlabel(), small.get_supylabel()) == (
+        efficiency.X,
+        efficiency.Y,
+    )
 
 
 def test_points_are_means_and_bars_deviations_over_seeds(paths):
@@ -120,6 +126,47 @@ def test_what_differs_in_other_settings_is_a_curve_of_its_own(tmp_path):
         written(tmp_path, figure_runs.priced(changed(ACTOR, n_iter=n_iter)))
     found = bars(draw("pres-00", runs.find(tmp_path)).axes[0])
     assert list(found) == ["Actor Nets, n_iter 4000", "Actor Nets, n_iter 8000"]
+
+
+def test_adaptive_nets_with_other_prices_are_read_at_their_own(tmp_path):
+    for seed, prices in ((1, (0.0, 1e-9)), (2, (1e-9, 2e-9, 4e-9))):
+        own = changed(ACTOR, dyn_k_cpt=True, k_cpts=prices, seed=seed)
+        written(tmp_path, [own])
+    found = runs.find(tmp_path)
+    (container,) = draw("pres-09", found).axes[0].containers
+    points = container.lines[0].get_xydata()
+    first, second = (changed(ACTOR, seed=seed) for seed in (1, 2))
+    both = (ends(first, [1e-9]) + ends(second, [1e-9])) / 2
+    wanted = [*ends(first, [0.0]), *both, *ends(second, [2e-9, 4e-9])]
+    np.testing.assert_allclose(points, wanted)
+
+
+def test_a_network_that_is_trained_again_is_no_further_seed():
+    def member(seed, cost, created, step=4000, **changes):
+        record = {"step": step, "test/moc": cost, "test/accuracy": 0.9}
+        return records.Member(changed(ACTOR, seed=seed, **changes), [record], created)
+
+    found = [
+        member(1, 1.0, "2026-01-02"),
+        member(1, 2.0, "2026-01-03", t_log=1000),
+        member(1, 3.0, "2026-01-01"),
+        member(1, 4.0, "2026-01-04", step=2000),
+        member(2, 5.0, "2026-01-01"),
+    ]
+    (curve,) = records.curves(found, "ac")
+    (point,) = curve.points
+    np.testing.assert_allclose(records.efficiency(point)[:, 0], [2.0, 5.0])
+
+
+def test_what_is_left_out_is_named(tmp_path):
+    for dataset in ("hybrid", "digits", "mnist"):
+        written(tmp_path, [changed(ACTOR, dataset=dataset)])
+    paths = runs.find(tmp_path)
+    note = "runs on digits and mnist left out"
+    assert draw("pres-00", paths).get_suptitle().startswith(f"hybrid. {note}")
+    for name in ("nld-0", "routing-hists"):
+        title = " ".join(draw(name, paths).get_suptitle().split())
+        assert title.startswith(f"hybrid, {note}")
 
 
 def test_absent_runs_are_named(tmp_path):
@@ -181,7 +228,10 @@ def test_complexities_and_widths(tmp_path):
         "2 ≤ channels ≤ 2",
         "6 ≤ channels ≤ 6",
     ]
-    assert list(looks(three)) == ["Actor Nets"] and "width 2" in figure.get_suptitle()
+    assert list(looks(three)) == ["Actor Nets"]
+    absent = ["Statically-Routed Nets, width 2", "Statically-Routed Nets, width 3"]
+    note = " ".join(figure.get_suptitle().split())
+    assert note == f"no runs of: {'; '.join([*absent, 'Actor Nets, width 2'])}"
 
 
 def leaf(right, wrong=0.0):
@@ -226,8 +276,8 @@ def legends(figure):
 def test_chains_have_a_row_for_each_price(paths):
     figure = draw("nld-0", paths)
     starts = [line.get_segments()[0][0] for line in drawn(figure, LineCollection)]
-    # Two blocks of three prices; the second is as far off as there are layers.
-    np.testing.assert_allclose(starts, [(x, y) for x in (0, 3) for y in range(3)])
+    # Two blocks of three prices, as wide as their legends.
+    np.testing.assert_allclose(starts, [(x, y) for x in (0, 4) for y in range(3)])
     texts = [text.get_text() for text in figure.axes[0].texts]
     arrows = ["Layer Index"] * 2 + ["Cost of Computation"]
     assert [text for text in texts if text] == arrows
@@ -241,6 +291,21 @@ def test_chains_have_a_row_for_each_price(paths):
         assert area(path) == pytest.approx(np.pi / 4 * found[name][0], rel=0.01)
 
 
+@pytest.mark.parametrize("depth", [2, 8])
+def test_names_below_chains_are_neither_cut_nor_on_each_other(depth, tmp_path):
+    arch = ("2,2", *["2"] * (depth - 1))
+    written(tmp_path, [changed(ACTOR, arch=arch)])
+    figure = draw("nld-0", runs.find(tmp_path))
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    boxes = [legend.get_window_extent() for legend in axes.findobj(Legend)]
+    boxes += [text.get_window_extent() for text in axes.texts if text.get_text()]
+    for i, box in enumerate(boxes):
+        assert figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1)
+        assert figure.bbox.containsy(box.y0) and figure.bbox.containsy(box.y1)
+        assert not any(box.overlaps(other) for other in boxes[:i])
+
+
 def area(path):
     # Large, since arcs become polygons of a few pixels, and with every corner.
     large = path.transformed(Affine2D().scale(1e4))
@@ -250,9 +315,8 @@ def area(path):
 
 
 def test_classes_have_names_and_colours_of_their_own():
-    assert diagrams.class_names("hybrid", 10)[4:6] == ["4", "Airplane"]
-    assert diagrams.class_names("cifar5", 5)[-2:] == ["Horse", "Other"]
-    assert diagrams.class_names("digits", 3) == ["0", "1", "2"]
+    assert data.NAMES["hybrid"][4:6] == ("4", "Airplane")
+    assert data.NAMES["cifar5"][-2:] == ("Horse", "Other")
     for count in (2, 10, 20):
         assert len(set(diagrams.hues(count))) == count
 
@@ -299,6 +363,17 @@ def test_films_have_a_frame_for_each_log(paths, tmp_path):
     figure = diagrams._figure()
     tree.frames[1](figure)
     assert figure.get_suptitle() == "k_cpt = 1e-9, iteration 4,000"
+
+
+def test_a_film_that_fails_leaves_no_draft(paths, tmp_path):
+    def failing(figure):
+        raise RuntimeError("no ink")
+
+    film = draw("video-ac", paths)
+    film = film._replace(frames=[film.frames[0], failing], dpi=20, small_dpi=20)
+    with pytest.raises(RuntimeError, match="no ink"):
+        film.save(tmp_path / "film")
+    assert [p.name for p in tmp_path.iterdir()] == ["film"]
 
 
 def test_logs_that_not_all_networks_have_are_no_frames(tmp_path):

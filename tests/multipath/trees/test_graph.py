@@ -1,5 +1,7 @@
 """Topologies, numbering, and the counts that the paper's networks must have."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -113,6 +115,13 @@ def test_a_switch_needs_a_router_and_nothing_else_has_one():
         graph.Node("ReConvMax", kinds.Chain(), (leaf,), kinds.Chain())
 
 
+def test_a_router_has_a_score_for_each_sink():
+    leaf = graph.Node("LogReg", kinds.Chain((kinds.NoOp(),)))
+    router = kinds.Chain((kinds.Chain((kinds.LinTrans(3),)), kinds.Rect()))
+    with pytest.raises(UsageError, match="router: got '3 scores', expected 2, one"):
+        graph.Node("ReConvMax", kinds.Chain(), (leaf, leaf), router)
+
+
 @pytest.mark.parametrize("arch", [(), ((2,), (2, 2)), ((2,), ())])
 def test_scales_never_grow(arch):
     with pytest.raises(UsageError, match="arch: "):
@@ -122,6 +131,13 @@ def test_scales_never_grow(arch):
 def test_images_must_halve_as_often_as_there_are_scales():
     with pytest.raises(UsageError, match="image: got '28 x 30', .*divisible by 8"):
         networks.Net("actor", graph.dr_chain(BLOCKS), (28, 30, 3), 10)
+
+
+def test_a_pyramid_within_a_chain_halves_too():
+    root = graph.dr_chain(BLOCKS)
+    inner = dataclasses.replace(root, chain=kinds.Chain((kinds.NoOp(), root.chain)))
+    with pytest.raises(UsageError, match="image: got '28 x 30', .*divisible by 8"):
+        networks.Net("actor", inner, (28, 30, 3), 10)
 
 
 def test_a_static_net_has_no_switch():

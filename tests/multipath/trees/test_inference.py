@@ -1,5 +1,6 @@
 """Skipping layers changes nothing but the time."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from multipath.trees import compaction, forward, inference, policy
+from multipath.trees import compaction, forward, graph, inference, kinds, policy
 from multipath.trees import net as networks
 from multipath.trees.graph import layout
 from multipath.trees.stages import Thresholds, path_operations, stages
 from shared.errors import UsageError
 from tests.multipath.trees import toy
+from tests.quick import quick
 
 BATCH = 21
 NETS = {
@@ -204,6 +206,14 @@ def test_blocks_and_the_place_of_moving_change_nothing(cases, name):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def predicted(case, images, k_cpt):
+    return inference.make_predict(case.net, case.variables)(images, k_cpt)
+
+
+def one(case, image, k_cpt):
+    return inference.predict_one(case.net, case.variables, image, k_cpt=k_cpt)
+
+
 def test_no_images_get_no_answers(cases):
     case = cases("chain")
     answer = inference.make_predict(case.net, case.variables)(case.images[:0])
@@ -272,6 +282,29 @@ def test_pieces_that_all_go_on_stay_where_they_are(how, limit):
     assert compaction.gather(source, every[1:], limit, how) is not source
 
 
+def test_a_leaf_may_tell_fewer_classes_than_others():
+    net = toy.network(arch=((2, 2), (3,)))
+    first = net.root.sinks[0]
+    few = kinds.Chain((kinds.Select(-1), kinds.LinTrans(2), kinds.Softmax()))
+    first = dataclasses.replace(
+        first, sinks=(graph.Node("LogReg", few), *first.sinks[1:])
+    )
+    root = dataclasses.replace(net.root, sinks=(first,))
+    net = dataclasses.replace(net, root=root)
+    variables, (images, _) = toy.variables(net, 1), toy.images(8)
+    record = quick(lambda v, x: forward.apply(net, *v, x)[0])(tuple(variables), images)
+    middle = float(np.median(np.asarray(record.probabilities[0]).max(-1)))
+    told = {"thresholds": Thresholds("confidence", (middle,))}
+    answer = inference.make_predict(net, variables, **told)(images)
+    assert set(answer.leaves) == {0, 1}
+    wanted = np.asarray(record.probabilities)[answer.leaves, np.arange(8)]
+    np.testing.assert_allclose(answer.probabilities, wanted, atol=1e-5)
+    image = images[np.flatnonzero(answer.leaves == 0)[0]]
+    run = quick(lambda v, x: inference.predict_one(net, v, x, **told))
+    probabilities = run(variables, image).probabilities
+    assert probabilities.shape == (3,) and probabilities[2] == 0
+
+
 def test_double_precision_stays():
     with jax.enable_x64(True):
         net = toy.network()
@@ -290,6 +323,13 @@ def test_double_precision_stays():
             lambda c: inference.predict_one(c.net, c.variables, c.images[0]),
             "k_cpt",
         ),
+        (lambda c: predicted(c, c.images, -1e-9), "k_cpt"),
+        (lambda c: predicted(c, c.images, np.zeros(2)), "k_cpt"),
+        (lambda c: predicted(c, np.zeros((2, 8, 8, 3), np.uint8), 0.0), "images"),
+        (lambda c: predicted(c, np.zeros((2, 8, 16, 3)), 0.0), "images"),
+        (lambda c: one(c, c.images[0], -1.0), "k_cpt"),
+        (lambda c: one(c, jnp.zeros((8, 8, 3), int), 0.0), "images"),
+        (lambda c: one(c, c.images[0, :, :4], 0.0), "images"),
         (
             lambda c: inference.make_predict(
                 c.net, c.variables, thresholds=Thresholds("margin", (0.5,))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from multipath.trees import forward, learning, objectives, policy
+from multipath.trees import forward, graph, kinds, learning, objectives, policy
 from multipath.trees.graph import layout
 from shared import training
 from tests.multipath.trees import toy
@@ -74,7 +74,7 @@ def test_gradients_are_scaled_by_node_and_router(batch):
 
 
 def test_costs_of_complexity_move_the_policy_only_if_asked(batch):
-    """With errors and prices off, only the decision cost reaches an actor's routers."""
+    """Without errors, prices and decision costs, those of complexity are left."""
     settings = toy.hyper(k_cpt=0.0, k_dec=0.0)
     quiet = learning.Batch(batch.images, jnp.zeros_like(batch.targets))
     routers = {}
@@ -133,7 +133,8 @@ def test_momentum_takes_the_rate_of_each_step(batch):
 def test_prices_are_drawn_anew_for_each_image(batch, monkeypatch):
     net, seen = toy.network(dyn_k_cpt=True), []
 
-    def spy(net, params, state, batch, hyper, *, axis_name=None):
+    def spy(net, params, state, batch, hyper, *, key=None, axis_name=None):
+        assert key is None
         seen.append(np.asarray(hyper["k_cpt"]))
         costs = objectives.Costs(jnp.zeros(()), None)
         return learning.Gradients(params, params, state, costs, None)
@@ -146,6 +147,22 @@ def test_prices_are_drawn_anew_for_each_image(batch, monkeypatch):
     prices = {np.float32(1e-9), np.float32(3e-9)}
     assert seen[0].shape == (6,) and set(np.concatenate(seen)) == prices
     assert np.any(seen[0] != seen[1])
+
+
+def test_what_is_dropped_changes_with_the_key_alone(batch):
+    dropped = kinds.Chain((kinds.ToPyramid(2),))
+    classifier = (kinds.Select(-1), kinds.Dropout(0.5), kinds.LinTrans(toy.CLASSES))
+    leaf = kinds.Chain((*classifier, kinds.Softmax(), kinds.CrossEntropyError()))
+    root = graph.Node("ToPyramid", dropped, (graph.Node("LogReg", leaf),))
+    net = dataclasses.replace(toy.network("sr"), root=root)
+    told = {**toy.hyper(), "step": jnp.int32(0)}
+    update, tree = quick(learning.make_update(net)), toy.variables(net)
+    first, again, other = (
+        update(*tree, batch, jax.random.key(seed), told)[0] for seed in (0, 0, 1)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    name = "root.s0"
+    assert np.any(first[name]["c2"]["w"] != other[name]["c2"]["w"])
 
 
 def test_a_static_net_minimises_errors_and_weights_alone(batch):

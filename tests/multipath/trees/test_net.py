@@ -142,6 +142,29 @@ def test_node_variables_come_back_whole():
     jax.tree.map(np.testing.assert_array_equal, tree, again)
 
 
+@pytest.mark.parametrize(
+    ("images", "one", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.uint8), False, "'uint8', expected an array of fl"),
+        ([[0.5]], False, "'list', expected an array of floats"),
+        (np.zeros((2, 8, 4, 3)), False, "'2 x 8 x 4 x 3', expected a batch x 8 x 8 x"),
+        (np.zeros((8, 8, 3)), False, "'8 x 8 x 3', expected a batch x 8 x 8 x 3"),
+        (np.zeros((1, 8, 8, 3)), True, "'1 x 8 x 8 x 3', expected one of 8 x 8 x 3"),
+    ],
+)
+def test_what_are_no_images_of_the_net_is_refused(images, one, message):
+    with pytest.raises(UsageError, match=f"^images: got {message}"):
+        networks.check_images(TREE, images, one=one)
+
+
+def test_a_pass_takes_images_of_the_net_alone(batch):
+    for images in (batch[0][:, :4], (255 * batch[0]).astype(jnp.uint8)):
+        with pytest.raises(UsageError, match="^images: "):
+            forward.apply(TREE, *toy.variables(TREE), images)
+
+
 def test_a_dynamic_net_needs_prices(batch):
     with pytest.raises(UsageError, match="k_cpt: got None"):
         forward.apply(DYNAMIC, *toy.variables(DYNAMIC), batch[0])
+    with pytest.raises(UsageError, match="k_cpt: got -1.0"):
+        forward.apply(DYNAMIC, *toy.variables(DYNAMIC), batch[0], k_cpt=jnp.float32(-1))

@@ -9,6 +9,7 @@ from jax import numpy as jnp
 
 from multipath.trees import policy
 from multipath.trees.graph import layout
+from shared.errors import UsageError
 from tests.multipath.trees import toy
 
 PLAN = layout(toy.network(topology="tree").root)
@@ -41,6 +42,23 @@ def test_the_sum_over_leaves_does_not_move_with_the_scores():
 def test_a_cold_policy_is_the_greedy_one():
     p, q = policy.reach(PLAN, _scores(1), 1e-4, 0.0, batch=BATCH)
     np.testing.assert_allclose(p, q, atol=1e-5)
+
+
+def test_a_temperature_that_vanishes_gives_the_greedy_policy():
+    for tau in (1e-40, jnp.float32(0.0)):
+        p, q = policy.reach(PLAN, _scores(1, 100.0), tau, 0.0, batch=BATCH)
+        np.testing.assert_array_equal(p, q)
+    slope = jax.grad(lambda s: policy.reach(PLAN, s, 1e-40, 0.0, batch=BATCH).p.sum())
+    assert bool(jnp.all(jnp.isfinite(slope(_scores(1)))))
+
+
+@pytest.mark.parametrize(
+    ("tau", "eps", "message"),
+    [(1.0, 1.5, "eps: got 1.5"), (1.0, -0.1, "eps: "), (-1.0, 0.1, "tau: got -1.0")],
+)
+def test_policies_that_are_none_are_refused(tau, eps, message):
+    with pytest.raises(UsageError, match=message):
+        policy.reach(PLAN, _scores(1), tau, eps, batch=BATCH)
 
 
 def test_exploration_alone_treats_all_leaves_alike():

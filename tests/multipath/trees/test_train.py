@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from multipath.trees import descriptions, files, train
+from multipath.trees import descriptions, files, learning, train
 from multipath.trees.config import Config
 from multipath.trees.forward import apply
 from shared import runs
@@ -139,6 +139,28 @@ def test_an_adaptive_network_is_logged_at_every_price(tmp_path):
     assert "test/k1/accuracy" in summary
     text = (run.path / "log.txt").read_text()
     assert "iteration 4, k_cpt 1e-06" in text and text.count("[ActorNet]") == 8
+
+
+def test_eight_networks_are_one_program(monkeypatch):
+    config = dataclasses.replace(TINY, n_iter=2, t_log=2, valid_fraction=0.0)
+    members = [dataclasses.replace(config, k_cpt=k * 1e-6) for k in range(8)]
+    traced, make = [], learning.make_update
+
+    def counted(*args, **options):
+        update = make(*args, **options)
+
+        def noted(params, *rest):
+            traced.append(params)
+            return update(params, *rest)
+
+        return noted
+
+    monkeypatch.setattr(learning, "make_update", counted)
+    train.train(members[:1], progress=False)
+    alone = len(traced)
+    summaries = train.train(members, progress=False)
+    assert len(traced) - alone == alone
+    assert [s["steps"] for s in summaries] == [2] * 8
 
 
 def test_a_part_of_a_set_is_spread_over_its_classes():
