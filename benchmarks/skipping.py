@@ -349,7 +349,8 @@ def draw(rows: dict[tuple[str, int], Row], batches: list[int], out: str) -> None
             ]
             if curve:
                 x, y = zip(*curve, strict=True)
-                axes[0, 1].plot(x, y, marker="o", label=f"batch {batch}")
+                colour = plotting.PALETTE[i]
+                axes[0, 1].plot(x, y, "o-", color=colour, label=f"batch {batch}")
         judged = [row for (_, batch), row in rows.items() if batch == JUDGED]
         axes[0, 0].scatter(
             [r.operations for r in judged],
