@@ -213,7 +213,7 @@ def named(field: str, config: Config) -> str:
         return _ALL[field]
     if isinstance(value, list | tuple):
         value = " ".join(map(str, value)) or "none"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:g}" if isinstance(value, float) else str(value) or "default"
     return f"{WORDS.get(field, field)} {text}"
 
 

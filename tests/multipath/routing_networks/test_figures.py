@@ -113,6 +113,10 @@ def test_labels_name_what_differs_and_leave_out_what_is_usual(tmp_path):
     assert labels == ["WPL, reward weight ρ 0.3", "WPL, reward weight ρ 0.5"]
 
 
+def test_a_setting_that_is_left_to_the_model_is_a_default():
+    assert records.named("storage", {"storage": ""}) == "storage default"
+
+
 def test_each_task_has_its_line(paths):
     figure = FIGURES["tasks"](paths)
     assert titles(figure) == [
