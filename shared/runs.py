@@ -12,9 +12,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -325,6 +325,25 @@ def find(path: str | os.PathLike) -> list[Path]:
         folders[:] = sorted(name for name in folders if name != "members")
     if not found:
         raise UsageError("run directory", str(path), "a run, or a directory of runs")
+    return found
+
+
+class Trained(NamedTuple):
+    """One trained network: its settings and its records."""
+
+    experiment: str
+    config: dict[str, Any]
+    records: list[dict[str, Any]]
+
+
+def read_trained(paths: Iterable[str | os.PathLike]) -> list[Trained]:
+    """Read all members of some runs, single runs being their only one."""
+    found = []
+    for path in paths:
+        experiment = read_config(path)["experiment"]
+        for place in members(path) or [path]:
+            config = read_config(place)["config"]
+            found.append(Trained(experiment, config, read_metrics(place)))
     return found
 
 

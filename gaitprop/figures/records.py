@@ -1,8 +1,7 @@
 """Trained networks as run directories hold them, sorted into the curves of figures."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,28 +26,9 @@ PLACE = ("dataset", "widths", "transfer")
 """Settings that say which network learned which data."""
 
 
-class Member(NamedTuple):
-    """One trained network: its settings and its records."""
-
-    experiment: str
-    config: dict[str, Any]
-    records: list[dict[str, float | int]]
-
-
-def collect(paths: Sequence[Path]) -> list[Member]:
-    """Read all members of some runs."""
-    found = []
-    for path in paths:
-        experiment = runs.read_config(path)["experiment"]
-        for place in runs.members(path) or [path]:
-            config = runs.read_config(place)["config"]
-            found.append(Member(experiment, config, runs.read_metrics(place)))
-    return found
-
-
 def by_label(
-    members: Sequence[Member], shown: Sequence[str] = ()
-) -> dict[str, list[Member]]:
+    members: Sequence[runs.Trained], shown: Sequence[str] = ()
+) -> dict[str, list[runs.Trained]]:
     """Group members under short names: the rule, and what else tells them apart.
 
     Args:
@@ -60,7 +40,7 @@ def by_label(
     settings = [member.config for member in members]
     first, ignored = ["algorithm", *PLACE], [*NOT_IN_LABELS, *shown]
     fields = runs.telling_fields(settings, first=first, ignore=ignored)
-    groups: dict[str, list[Member]] = {}
+    groups: dict[str, list[runs.Trained]] = {}
     for member in sorted(members, key=lambda m: ORDER.index(m.config["algorithm"])):
         more = [_named(f, member.config) for f in fields if f != "algorithm"]
         name = ", ".join([NAMES[member.config["algorithm"]], *more])
@@ -76,7 +56,7 @@ def _named(field: str, config: dict[str, Any]) -> str:
 
 
 def series(
-    members: Sequence[Member], name: str
+    members: Sequence[runs.Trained], name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return epochs, mean and standard deviation over members of one metric.
 
@@ -118,7 +98,9 @@ def is_tower(config: dict[str, Any]) -> bool:
     return len(set(config["widths"])) > 1
 
 
-def ends_of(members: Sequence[Member], name: str) -> tuple[np.ndarray, np.ndarray]:
+def ends_of(
+    members: Sequence[runs.Trained], name: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the peak and the final value of each member, in percent."""
     found = [[r[name] for r in m.records if name in r] for m in members]
     found = [values for values in found if values]

@@ -11,8 +11,8 @@ from modmask.experiments import Config
 from modmask.tasks import addmul
 from scripts import evaluate
 from shared import runs
-from shared.config import to_dict
 from shared.errors import UsageError
+from tests import tiny_runs
 
 TINY = Config(
     task="addmul_ff",
@@ -39,14 +39,7 @@ def few_items():
 
 
 def new_run(folder, members=MEMBERS) -> runs.Run:
-    return runs.create(
-        folder,
-        "modmask",
-        "tiny",
-        to_dict(members[0]),
-        {"data_dir": None, "dtype": "float32"},
-        members=[to_dict(m) for m in members] if len(members) > 1 else None,
-    )
+    return tiny_runs.create(folder, "modmask", members)
 
 
 def go(run, members=MEMBERS):
@@ -60,41 +53,14 @@ def whole(tmp_path_factory):
         return run.path, go(run)
 
 
-class Killed(Exception):
-    pass
-
-
-def kill_at(monkeypatch, step):
-    """Make the run stop when it logs a record of this step."""
-    log = runs.Run.log
-
-    def stop(self, at, record, member=None):
-        if at == step and member == 1:
-            raise Killed
-        log(self, at, record, member)
-
-    monkeypatch.setattr(runs.Run, "log", stop)
-
-
-def numbers(path):
-    """Return all records without wall times."""
-    records = [runs.read_metrics(place) for place in runs.members(path)]
-    return [
-        [{k: v for k, v in r.items() if "timing" not in k} for r in own]
-        for own in records
-    ]
-
-
 # In the weights, at the first and in the middle of the masks, after the last step.
 @pytest.mark.parametrize("step", (20, 50, 70))
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, whole, step):
-    with new_run(tmp_path) as run, monkeypatch.context() as patch:
-        kill_at(patch, step)
-        with pytest.raises(Killed):
-            go(run)
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, whole, step):
+    with new_run(tmp_path) as run, tiny_runs.killed_at(step):
+        go(run)
     with runs.open(run.path) as again:
         go(again)
-    assert numbers(run.path) == numbers(whole[0])
+    assert tiny_runs.numbers(run.path) == tiny_runs.numbers(whole[0])
     for ours, theirs in zip(
         runs.members(run.path), runs.members(whole[0]), strict=True
     ):
@@ -107,10 +73,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, whole, 
 
 
 def test_resuming_a_run_that_lacks_only_its_summary_keeps_every_record(whole):
-    before = numbers(whole[0])
+    before = tiny_runs.numbers(whole[0])
     with runs.open(whole[0]) as run:
         go(run)
-    assert numbers(whole[0]) == before
+    assert tiny_runs.numbers(whole[0]) == before
 
 
 def test_records_carry_the_keys_of_the_published_program(whole):

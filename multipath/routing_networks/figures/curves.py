@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from multipath.routing_networks.figures import records
-from multipath.routing_networks.figures.records import Member
-from shared import plotting
+from shared import plotting, runs
 from shared.plotting import PALETTE, NothingToDraw
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def accuracy(paths: Sequence[Path]) -> "Figure":
     It is the balanced one on one-versus-rest tasks, and an error on the conflict task.
     Baselines of the same data are grey.
     """
-    members = [m for m in records.collect(paths) if _scored(m)]
+    members = [m for m in runs.read_trained(paths) if _scored(m)]
     if not members:
         raise NothingToDraw("no record of test accuracies")
     panels = records.places(members)
@@ -71,7 +70,7 @@ def accuracy(paths: Sequence[Path]) -> "Figure":
     return figure
 
 
-def _scored(member: Member) -> bool:
+def _scored(member: runs.Trained) -> bool:
     score = records.score(member.config)
     return records.last(member, f"test/{score.name}") is not None
 
@@ -79,7 +78,7 @@ def _scored(member: Member) -> bool:
 def tasks(paths: Sequence[Path]) -> "Figure":
     """Test accuracy of each task over epochs, a panel for each network, seeds' mean."""
     found = records.having(
-        records.collect(paths), "test/task_accuracy", "accuracies by task"
+        runs.read_trained(paths), "test/task_accuracy", "accuracies by task"
     )
     groups = first(records.by_label(found))
     alike = len({group[0].config["dataset"] for group in groups.values()}) == 1
@@ -107,7 +106,7 @@ def tasks(paths: Sequence[Path]) -> "Figure":
 
 def entropy(paths: Sequence[Path]) -> "Figure":
     """Mean entropy of the policies over epochs, a panel for each decision."""
-    return _by_decision(records.collect(paths), [ENTROPY])
+    return _by_decision(runs.read_trained(paths), [ENTROPY])
 
 
 def collapse(paths: Sequence[Path]) -> "Figure":
@@ -117,20 +116,20 @@ def collapse(paths: Sequence[Path]) -> "Figure":
     keep the agreement and have a number above 1. Recursive routers also differ in how
     many decisions an example takes.
     """
-    members = records.collect(paths)
+    members = runs.read_trained(paths)
     ends = [record for member in members for record in records.at_end(member).items()]
     recursive = any(k.endswith("/depth") and abs(v - 1) > 1e-3 for k, v in ends)
     statistics = [MODULES, AGREEMENT, *([DEPTH] if recursive else [])]
     return _by_decision(members, statistics)
 
 
-def first(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
+def first(groups: Mapping[str, list[runs.Trained]]) -> dict[str, list[runs.Trained]]:
     """Return the first networks, as many as a figure takes."""
     return dict(list(groups.items())[:NETWORKS])
 
 
 def note(
-    figure: "Figure", members: Sequence[Member], shown: int, *, what: str = ""
+    figure: "Figure", members: Sequence[runs.Trained], shown: int, *, what: str = ""
 ) -> None:
     """Say above a figure what is shown, of which data, and how many are left out."""
     count, places = len(records.by_label(members)), records.places(members)
@@ -142,7 +141,7 @@ def note(
 
 
 def _by_decision(
-    members: Sequence[Member], statistics: Sequence[Statistic]
+    members: Sequence[runs.Trained], statistics: Sequence[Statistic]
 ) -> "Figure":
     """Draw statistics as rows and decisions as columns, for each place."""
     members = records.having(members, f"test/[^/]+/{statistics[0].name}", "decisions")
@@ -169,7 +168,7 @@ def _by_decision(
     return figure
 
 
-def _decisions(members: Sequence[Member]) -> list[str]:
+def _decisions(members: Sequence[runs.Trained]) -> list[str]:
     """Return the decisions of all members, those of the deepest first."""
     found = [records.decisions(records.at_end(member)) for member in members]
     deepest = max(found, key=len)
@@ -179,8 +178,8 @@ def _decisions(members: Sequence[Member]) -> list[str]:
 
 def _draw_statistic(
     axis: "Axes",
-    groups: Mapping[str, list[Member]],
-    inside: Sequence[Member],
+    groups: Mapping[str, list[runs.Trained]],
+    inside: Sequence[runs.Trained],
     decision: str,
     statistic: Statistic,
 ) -> None:
@@ -198,8 +197,8 @@ def _draw_statistic(
 
 def _lines(
     axis: "Axes",
-    groups: Mapping[str, list[Member]],
-    inside: Sequence[Member],
+    groups: Mapping[str, list[runs.Trained]],
+    inside: Sequence[runs.Trained],
     name: str,
     unit: float,
 ) -> None:
@@ -222,7 +221,7 @@ def _lines(
         )
 
 
-def _looks(groups: Mapping[str, list[Member]]) -> list[Look]:
+def _looks(groups: Mapping[str, list[runs.Trained]]) -> list[Look]:
     """Return a look for each label: baselines grey, unless there is nothing else."""
     routed = [records.is_routed(group[0].config) for group in groups.values()]
     markers = ("", "o", "s", "^", "D", "v", "x", "+")

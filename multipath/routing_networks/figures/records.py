@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,14 +87,6 @@ Config = dict[str, Any]
 Record = dict[str, Any]
 
 
-class Member(NamedTuple):
-    """One trained network: its settings and its records."""
-
-    experiment: str
-    config: Config
-    records: list[Record]
-
-
 class Score(NamedTuple):
     """What says how good a network is.
 
@@ -127,18 +118,9 @@ def is_routed(config: Config) -> bool:
     return bool(config["algorithm"])
 
 
-def collect(paths: Sequence[Path]) -> list[Member]:
-    """Read all members of some runs."""
-    found = []
-    for path in paths:
-        experiment = runs.read_config(path)["experiment"]
-        for place in runs.members(path) or [path]:
-            config = runs.read_config(place)["config"]
-            found.append(Member(experiment, config, runs.read_metrics(place)))
-    return found
-
-
-def having(members: Sequence[Member], pattern: str, what: str) -> list[Member]:
+def having(
+    members: Sequence[runs.Trained], pattern: str, what: str
+) -> list[runs.Trained]:
     """Return the members with a record of something.
 
     Args:
@@ -156,25 +138,25 @@ def having(members: Sequence[Member], pattern: str, what: str) -> list[Member]:
     return found
 
 
-def last(member: Member, name: str) -> Any:
+def last(member: runs.Trained, name: str) -> Any:
     """Return the last value of a record, None if there is none."""
     return next((r[name] for r in reversed(member.records) if name in r), None)
 
 
 def by_label(
-    members: Sequence[Member], shown: Sequence[str] = ()
-) -> dict[str, list[Member]]:
+    members: Sequence[runs.Trained], shown: Sequence[str] = ()
+) -> dict[str, list[runs.Trained]]:
     """Group members under short names: the algorithm, and what else tells them apart.
 
     Args:
         members: trained networks.
         shown: settings that the figure shows in another way.
     """
-    heads: dict[tuple[str, ...], list[Member]] = {}
+    heads: dict[tuple[str, ...], list[runs.Trained]] = {}
     for member in sorted(members, key=_order):
         apart = [str(member.config[field]) for field in shown]
         heads.setdefault((_head(member.config), *apart), []).append(member)
-    groups: dict[str, list[Member]] = {}
+    groups: dict[str, list[runs.Trained]] = {}
     for (head, *_), own in heads.items():
         # Places first: what differs between them is no difference within one.
         fields = runs.telling_fields(
@@ -191,7 +173,7 @@ def by_label(
     return groups
 
 
-def _usual(members: Sequence[Member], fields: Sequence[str]) -> Config:
+def _usual(members: Sequence[runs.Trained], fields: Sequence[str]) -> Config:
     """Return what goes without saying where many settings differ: the common value."""
     others = [field for field in fields if field not in PLACE]
     if len(others) < 3:
@@ -223,7 +205,7 @@ def _head(config: Config) -> str:
     return ALGORITHMS.get(rule, rule) if rule else MODELS.get(model, model)
 
 
-def _order(member: Member) -> tuple[int, int]:
+def _order(member: runs.Trained) -> tuple[int, int]:
     """Return where a member stands: what the tables do not have comes last."""
     rule, model = member.config["algorithm"], member.config["model"]
     # Baselines come after all algorithms.
@@ -231,10 +213,10 @@ def _order(member: Member) -> tuple[int, int]:
     return first, [*MODELS, model].index(model)
 
 
-def places(members: Sequence[Member]) -> dict[str, list[Member]]:
+def places(members: Sequence[runs.Trained]) -> dict[str, list[runs.Trained]]:
     """Group members by data set and routed model; baselines stand beside each."""
-    found: dict[tuple[str, str], list[Member]] = {}
-    baselines: dict[str, list[Member]] = {}
+    found: dict[tuple[str, str], list[runs.Trained]] = {}
+    baselines: dict[str, list[runs.Trained]] = {}
     for member in sorted(members, key=_order):
         dataset, model = (member.config[field] for field in PLACE)
         if is_routed(member.config):
@@ -250,7 +232,7 @@ def places(members: Sequence[Member]) -> dict[str, list[Member]]:
 
 
 def series(
-    members: Sequence[Member], name: str, entry: int | None = None
+    members: Sequence[runs.Trained], name: str, entry: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return epochs, mean and standard deviation over members of one metric.
 
@@ -283,13 +265,13 @@ def decisions(record: Record, prefix: str = "test/") -> list[str]:
     return sorted(found, key=lambda name: (dispatching(name), parts(name)))
 
 
-def at_end(member: Member) -> Record:
+def at_end(member: runs.Trained) -> Record:
     """Return the last record of a test set."""
     ends = (r for r in reversed(member.records) if any(k[:5] == "test/" for k in r))
     return next(ends, {})
 
 
-def first_end(members: Sequence[Member]) -> Record:
+def first_end(members: Sequence[runs.Trained]) -> Record:
     """Return the last record of the first seed that has one of a test set."""
     ends = [at_end(m) for m in sorted(members, key=lambda m: m.config["seed"])]
     return next(filter(None, ends))

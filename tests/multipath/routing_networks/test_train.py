@@ -10,8 +10,9 @@ from multipath.routing_networks import train
 from multipath.routing_networks.config import Config
 from multipath.routing_networks.tasks import prepare
 from shared import runs
-from shared.config import split, to_dict
+from shared.config import split
 from shared.errors import UsageError
+from tests import tiny_runs
 from tests.quick import quick
 
 TINY = Config(
@@ -31,14 +32,7 @@ MEMBERS = tuple(dataclasses.replace(TINY, seed=seed) for seed in (1, 2))
 
 
 def new_run(folder, members=MEMBERS) -> runs.Run:
-    return runs.create(
-        folder,
-        "routing",
-        "tiny",
-        to_dict(members[0]),
-        {"data_dir": None, "dtype": "float32"},
-        members=[to_dict(m) for m in members] if len(members) > 1 else None,
-    )
+    return tiny_runs.create(folder, "routing", members)
 
 
 def go(run, members=MEMBERS, **options):
@@ -50,12 +44,6 @@ def whole(tmp_path_factory):
     """An undisturbed run and its summaries."""
     with new_run(tmp_path_factory.mktemp("whole")) as run:
         return run.path, go(run)
-
-
-def _timeless(path):
-    """Return all records of a run without their times."""
-    found = [runs.read_metrics(place) for place in runs.members(path) or [path]]
-    return [[{**r, "seconds": 0} for r in records] for records in found]
 
 
 def test_evaluations_tell_of_tasks_and_routes(whole):
@@ -76,20 +64,12 @@ def test_updates_tell_of_losses(whole):
         assert any(f"batch/loss/{name}" in r for r in records[0])
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, whole):
-    def killed(run, step, record, member=None):
-        if step == 8 and member == 1:
-            raise KeyboardInterrupt
-        return log(run, step, record, member)
-
-    log = runs.Run.log
-    monkeypatch.setattr(runs.Run, "log", killed)
-    with pytest.raises(KeyboardInterrupt), new_run(tmp_path) as run:
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, whole):
+    with new_run(tmp_path) as run, tiny_runs.killed_at(8):
         go(run)
-    monkeypatch.undo()
     with runs.open(run.path) as again:
         go(again)
-    assert _timeless(run.path) == _timeless(whole[0])
+    assert tiny_runs.numbers(run.path) == tiny_runs.numbers(whole[0])
 
 
 def test_evaluation_repeats_the_last_record(whole):
@@ -129,6 +109,7 @@ def test_devices_share_members_and_not_batches(tmp_path):
 def test_members_on_two_devices_are_those_on_one(tmp_path, whole):
     with new_run(tmp_path) as run:
         go(run, devices=2)
-    for ours, theirs in zip(_timeless(run.path), _timeless(whole[0]), strict=True):
+    found = map(tiny_runs.numbers, (run.path, whole[0]))
+    for ours, theirs in zip(*found, strict=True):
         for name in ("test/loss/module", "test/decision0/use"):
             np.testing.assert_allclose(ours[-1][name], theirs[-1][name], rtol=1e-4)

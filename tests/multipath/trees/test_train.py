@@ -11,8 +11,8 @@ from multipath.trees import descriptions, files, learning, train
 from multipath.trees.config import Config
 from multipath.trees.forward import apply
 from shared import runs
-from shared.config import to_dict
 from shared.errors import UsageError
+from tests import tiny_runs
 
 TINY = Config(
     dataset="digits",
@@ -35,14 +35,7 @@ MEMBERS = tuple(
 
 
 def new_run(folder, members=MEMBERS) -> runs.Run:
-    return runs.create(
-        folder,
-        "trees",
-        "tiny",
-        to_dict(members[0]),
-        {"data_dir": None, "dtype": "float32"},
-        members=[to_dict(m) for m in members] if len(members) > 1 else None,
-    )
+    return tiny_runs.create(folder, "trees", members)
 
 
 def go(run, members=MEMBERS):
@@ -54,12 +47,6 @@ def whole(tmp_path_factory):
     """An undisturbed run and its summaries."""
     with new_run(tmp_path_factory.mktemp("whole")) as run:
         return run.path, go(run)
-
-
-def _timeless(path):
-    """Return all records of a run without their times."""
-    found = [runs.read_metrics(place) for place in runs.members(path) or [path]]
-    return [[{**r, "seconds": 0} for r in records] for records in found]
 
 
 def test_statistics_are_logged_for_each_set(whole):
@@ -87,26 +74,18 @@ def test_the_log_describes_each_iteration(whole):
 def test_a_member_equals_a_run_of_its_own(tmp_path, whole):
     with new_run(tmp_path, MEMBERS[1:]) as run:
         go(run, MEMBERS[1:])
-    (own,) = _timeless(run.path)
-    for ours, theirs in zip(own, _timeless(whole[0])[1], strict=True):
+    (own,) = tiny_runs.numbers(run.path)
+    for ours, theirs in zip(own, tiny_runs.numbers(whole[0])[1], strict=True):
         for name, value in ours.items():
             np.testing.assert_allclose(value, theirs[name], rtol=1e-4, atol=1e-5)
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, monkeypatch, whole):
-    def killed(run, step, record, member=None):
-        if step == 8 and member == 1:
-            raise KeyboardInterrupt
-        return log(run, step, record, member)
-
-    log = runs.Run.log
-    monkeypatch.setattr(runs.Run, "log", killed)
-    with pytest.raises(KeyboardInterrupt), new_run(tmp_path) as run:
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, whole):
+    with new_run(tmp_path) as run, tiny_runs.killed_at(8):
         go(run)
-    monkeypatch.undo()
     with runs.open(run.path) as again:
         go(again)
-    assert _timeless(run.path) == _timeless(whole[0])
+    assert tiny_runs.numbers(run.path) == tiny_runs.numbers(whole[0])
 
 
 def test_evaluation_repeats_the_last_record(whole):
