@@ -337,14 +337,25 @@ class Trained(NamedTuple):
 
 
 def read_trained(paths: Iterable[str | os.PathLike]) -> list[Trained]:
-    """Read all members of some runs, single runs being their only one."""
-    found = []
+    """Read all members of some runs, single runs being their only one.
+
+    Of networks with equal settings, the seed among them, one counts: that which got
+    farthest, and of equal ones the last.
+    """
+    found: dict[str, Trained] = {}
     for path in paths:
         experiment = read_config(path)["experiment"]
         for place in members(path) or [path]:
             config = read_config(place)["config"]
-            found.append(Trained(experiment, config, read_metrics(place)))
-    return found
+            one = Trained(experiment, config, read_metrics(place))
+            key = json.dumps(config, sort_keys=True)
+            if key not in found or _reached(one) >= _reached(found[key]):
+                found[key] = one
+    return list(found.values())
+
+
+def _reached(network: Trained) -> int:
+    return network.records[-1]["step"] if network.records else -1
 
 
 def telling_fields(
