@@ -64,7 +64,10 @@ def measured(tmp_path_factory, environment) -> tuple[Path, float]:
         env=environment,
         stdout=subprocess.DEVNULL,
     )
-    while not list(out.rglob("manifest.json")) and process.poll() is None:
+    while (
+        not list(out.glob("*/*/*/checkpoints/*/manifest.json"))
+        and process.poll() is None
+    ):
         time.sleep(0.02)
     start_up = time.monotonic() - begun
     assert process.wait() == 0
@@ -112,7 +115,7 @@ def kill_repeatedly(
     """
     moments, kills = random.Random(1), 0
     for _ in range(times):
-        begun = list(out.rglob("config.json"))
+        begun = list(out.glob("*/*/*/config.json"))
         arguments = (
             ["--resume", str(begun[0].parent)] if begun else [*TRAIN, "--out", str(out)]
         )
@@ -127,9 +130,9 @@ def kill_repeatedly(
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if list(out.rglob("summary.json")):
+        if list(out.glob("*/*/*/summary.json")):
             break
-    (path,) = [p.parent for p in out.rglob("config.json")]
+    (path,) = [p.parent for p in out.glob("*/*/*/config.json")]
     finish(environment, "--resume", str(path))
     return path, kills
 
