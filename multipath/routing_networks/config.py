@@ -241,9 +241,7 @@ def _check_idle(config: Config) -> None:
     who = algorithm or config.model
     by_table = algorithm == "wpl" and tabular and not config.compat
     if config.z_loss and algorithm == "wpl":
-        raise UsageError(
-            "z_loss", config.z_loss, "0 for wpl, whose scores it is blind to"
-        )
+        raise UsageError("z_loss", config.z_loss, "0 for wpl, which records no scores")
     without = algorithm in ("", *VALUE_BASED)
     for name in ("entropy_bonus", "balance_loss", "z_loss"):
         if getattr(config, name) and (without or by_table):
