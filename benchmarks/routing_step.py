@@ -33,8 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from multipath.routing_networks import losses, networks, train
+from multipath.routing_networks.algorithms import ALGORITHMS
 from multipath.routing_networks.config import Config
-from multipath.routing_networks.experiments import ALGORITHMS
 from multipath.routing_networks.tasks import Task
 from shared import chunk, groups, sweep
 from shared import config as configs
@@ -296,7 +296,9 @@ def published_shares(routed: Table) -> dict[int, float]:
 def main() -> int:
     """Print the tables; return 1 if a limit is exceeded."""
     parser = argparse.ArgumentParser(description="Time routed steps against a loop.")
-    parser.add_argument("--only", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument(
+        "--only", nargs="+", choices=ALGORITHMS, default=list(ALGORITHMS)
+    )
     parser.add_argument("--batches", nargs="+", type=int, default=[*PUBLISHED, 1024])
     parts = ["routed", "whole", "seeds"]
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from scripts import systems
-from shared import cli, runs
+from shared import cli, runs, trained
 
 NOT_SHOWN = ("status", "members")
 
@@ -51,7 +51,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     """Return one row for each set of members that differ in their seed alone."""
     places = runs.members(path) or [path]
     settings = [runs.read_config(place)["config"] for place in places]
-    fields = runs.telling_fields(settings)
+    fields = trained.telling_fields(settings)
     groups: dict[str, list[int]] = {}
     for i, setting in enumerate(settings):
         name = ", ".join(f"{field} {setting[field]}" for field in fields)

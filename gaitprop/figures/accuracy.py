@@ -14,7 +14,7 @@ from gaitprop.figures.records import (
     network,
     series,
 )
-from shared import plotting, runs
+from shared import plotting, trained
 from shared.plotting import NothingToDraw
 
 
@@ -22,7 +22,7 @@ def learning_curves(
     paths: Sequence[Path], where: Callable[[dict[str, Any]], bool] | None = None
 ):
     """Accuracy over epochs, training solid and test dashed, a panel per network."""
-    members = [m for m in runs.read_trained(paths) if m.records]
+    members = [m for m in trained.read(paths) if m.records]
     members = [m for m in members if "test/accuracy" in m.records[-1]]
     if where is not None:
         members = [m for m in members if where(m.config)]
@@ -63,7 +63,7 @@ def _title(config: dict[str, Any]) -> str:
 
 def peak_and_final(paths: Sequence[Path]):
     """Peak and final test accuracy of each rule, mean and deviation over seeds."""
-    groups = by_label([m for m in runs.read_trained(paths) if len(m.records) > 1])
+    groups = by_label([m for m in trained.read(paths) if len(m.records) > 1])
     if not groups:
         raise NothingToDraw("no run with accuracies")
     ends = {label: ends_of(group, "test/accuracy") for label, group in groups.items()}
@@ -80,7 +80,7 @@ def peak_and_final(paths: Sequence[Path]):
 
 def grid(paths: Sequence[Path]):
     """Training accuracy over learning rate and regulariser, peak and final."""
-    members = [m for m in runs.read_trained(paths) if len(m.records) > 1]
+    members = [m for m in trained.read(paths) if len(m.records) > 1]
     rates = sorted({m.config["learning_rate"] for m in members})
     weights = sorted({m.config["ortho_weight"] for m in members})
     if len(rates) < 2 or len(weights) < 2:
@@ -120,7 +120,7 @@ def grid(paths: Sequence[Path]):
 
 def depth(paths: Sequence[Path]):
     """Test accuracy over the number of hidden layers, final solid and peak dashed."""
-    members = [m for m in runs.read_trained(paths) if len(m.records) > 1]
+    members = [m for m in trained.read(paths) if len(m.records) > 1]
     members = [m for m in members if not is_tower(m.config)]
     depths = sorted({len(m.config["widths"]) - 2 for m in members})
     if len(depths) < 2:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from gaitprop.figures.records import NAMES, ORDER, by_label, series
-from shared import plotting, runs
+from shared import plotting, runs, trained
 from shared.plotting import NothingToDraw
 
 
-def _layers(members: Sequence[runs.Trained], statistic: str) -> list[str]:
+def _layers(members: Sequence[trained.Trained], statistic: str) -> list[str]:
     names = {n for m in members for r in m.records for n in r}
     found = [n for n in names if n.startswith("layer") and n.endswith(f"/{statistic}")]
     if not found:
@@ -21,7 +21,7 @@ def _layers(members: Sequence[runs.Trained], statistic: str) -> list[str]:
 
 def angle(paths: Sequence[Path]):
     """Angle of each layer's update to that of BP: by layer, and over training."""
-    members = [m for m in runs.read_trained(paths) if m.config["algorithm"] != "bp"]
+    members = [m for m in trained.read(paths) if m.config["algorithm"] != "bp"]
     names = _layers(members, "angle")
     groups = {k: v for k, v in by_label(members).items() if v[0].records}
     figure, axes = plotting.figure(1, 1 + len(groups), width=4.6, height=3.6)
@@ -50,7 +50,7 @@ def angle(paths: Sequence[Path]):
     return figure
 
 
-def _per_layer(axis: Any, group: Sequence[runs.Trained], statistic: str) -> None:
+def _per_layer(axis: Any, group: Sequence[trained.Trained], statistic: str) -> None:
     names = _layers(group, statistic)
     for index, name in enumerate(names):
         x, mean, sd = series(group, name)
@@ -66,7 +66,7 @@ def _per_layer(axis: Any, group: Sequence[runs.Trained], statistic: str) -> None
 
 def orthogonality(paths: Sequence[Path]):
     """Off-diagonal norm of W W^T and condition number of each layer over training."""
-    members = runs.read_trained(paths)
+    members = trained.read(paths)
     _layers(members, "off_norm")
     groups = by_label([m for m in members if m.records])
     figure, axes = plotting.figure(2, len(groups), width=4.4, height=3.2, share_x=True)
@@ -89,7 +89,7 @@ def orthogonality(paths: Sequence[Path]):
 
 def roundoff(paths: Sequence[Path]):
     """Relative error of the first layer's GAIT update over depth, both forms."""
-    rows = [r for m in runs.read_trained(paths) for r in m.records if "subtract64" in r]
+    rows = [r for m in trained.read(paths) for r in m.records if "subtract64" in r]
     if not rows:
         raise NothingToDraw("no record of the roundoff experiment")
     rows = sorted(rows, key=lambda row: row["hidden"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from shared import runs
+from shared import trained
 from shared.plotting import NothingToDraw
 
 ORDER = ("bp", "gait", "tp", "itp", "gait_adaptive", "feedback_alignment")
@@ -27,8 +27,8 @@ PLACE = ("dataset", "widths", "transfer")
 
 
 def by_label(
-    members: Sequence[runs.Trained], shown: Sequence[str] = ()
-) -> dict[str, list[runs.Trained]]:
+    members: Sequence[trained.Trained], shown: Sequence[str] = ()
+) -> dict[str, list[trained.Trained]]:
     """Group members under short names: the rule, and what else tells them apart.
 
     Args:
@@ -39,8 +39,8 @@ def by_label(
         return {}
     settings = [member.config for member in members]
     first, ignored = ["algorithm", *PLACE], [*NOT_IN_LABELS, *shown]
-    fields = runs.telling_fields(settings, first=first, ignore=ignored)
-    groups: dict[str, list[runs.Trained]] = {}
+    fields = trained.telling_fields(settings, first=first, ignore=ignored)
+    groups: dict[str, list[trained.Trained]] = {}
     for member in sorted(members, key=lambda m: ORDER.index(m.config["algorithm"])):
         more = [_named(f, member.config) for f in fields if f != "algorithm"]
         name = ", ".join([NAMES[member.config["algorithm"]], *more])
@@ -56,7 +56,7 @@ def _named(field: str, config: dict[str, Any]) -> str:
 
 
 def series(
-    members: Sequence[runs.Trained], name: str
+    members: Sequence[trained.Trained], name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return epochs, mean and standard deviation over members of one metric.
 
@@ -99,7 +99,7 @@ def is_tower(config: dict[str, Any]) -> bool:
 
 
 def ends_of(
-    members: Sequence[runs.Trained], name: str
+    members: Sequence[trained.Trained], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the peak and the final value of each member, in percent."""
     found = [[r[name] for r in m.records if name in r] for m in members]

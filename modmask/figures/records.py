@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from modmask import results
-from shared import runs
+from shared import runs, trained
 from shared.plotting import NothingToDraw
 
 USUAL_WEIGHT = 1e-4
@@ -114,7 +114,7 @@ def by_network(members: Sequence[Member], shown: Sequence[str] = ()) -> Groups:
     for name, inside in networks.items():
         inside = _usual(inside) if "mask_loss_weight" not in shown else inside
         ignored = [*_NOT_IN_LABELS, *shown]
-        fields = runs.telling_fields([m.config for m in inside], ignore=ignored)
+        fields = trained.telling_fields([m.config for m in inside], ignore=ignored)
         for member in inside:
             more = [f"{field} {_written(member.config[field])}" for field in fields]
             groups.setdefault(", ".join([name, *more]), []).append(member)

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from multipath.routing_networks.algorithms import ALGORITHMS
+from multipath.routing_networks.losses import MODULE_LOSSES
+from multipath.routing_networks.rewards import FINALS
+from multipath.routing_networks.settings import STORAGES
 from shared.config import check_choices, check_ranges, traced
 from shared.errors import UsageError, check_choice
 
@@ -54,9 +58,14 @@ TEMPERED = ("reinforce", "actor_critic", "relax")
 SIZED = (*ROUTED, "soft_mixture", "shared_one_hot", "fixed")
 """Models that have modules, or are as large as one that has."""
 
+DECIDING = (
+    *("detach", "compat", "history", "rho", "window", "final_reward", "normalise"),
+    *("gamma", "exploration", "exploration_end"),
+    *("routing_optimizer", "routing_lr", "routing_from"),
+)
+"""Settings that are of no account without decisions."""
+
 OPTIMIZERS = ("sgd", "rmsprop", "adam")
-FINAL_REWARDS = ("neg_loss", "correct")
-MODULE_LOSSES = ("squared", "cross_entropy")
 HISTORIES = ("zero", "collaboration", "running_average")
 CLIPS = ("all", "groups", "modules")
 
@@ -176,17 +185,15 @@ class Config:
     seed: int = traced(1)
 
     def __post_init__(self):
-        from multipath.routing_networks.algorithms import ALGORITHMS
-
         check_choices(
             self,
             dataset=DATASETS,
             labels=("rank", "mod5"),
             model=(*ROUTED, *BASELINES),
-            storage=("", "approximate", "tabular"),
+            storage=("", *STORAGES),
             mode=("selected", "full"),
             history=HISTORIES,
-            final_reward=FINAL_REWARDS,
+            final_reward=FINALS,
             module_loss=MODULE_LOSSES,
             optimizer=OPTIMIZERS,
             routing_optimizer=("", *OPTIMIZERS),
@@ -260,11 +267,18 @@ def _check_idle(config: Config) -> None:
         "temper": (algorithm not in TEMPERED, f"false for {who}"),
         "mode": (algorithm != "gumbel", f"selected for {who}"),
         "router_hidden": (tabular, "() for tables"),
+        "storage": (config.model not in (*ROUTED, "shared_one_hot"), f'"" for {who}'),
         "agents": (config.model != "dispatched", f"0 for {config.model}"),
         "modules": (config.model not in SIZED, f"0 for {config.model}"),
         "labels": (config.dataset != "cifar100_mtl", f"rank for {config.dataset}"),
     }
+    plain = Config.__dataclass_fields__
+    if config.model not in ROUTED:
+        why = f"for {who}, which takes no decisions"
+        idle |= {name: (True, f"{plain[name].default!r} {why}") for name in DECIDING}
+    elif config.history == "zero":
+        for name in ("rho", "window", "normalise"):
+            idle[name] = (True, f"{plain[name].default!r} without a history")
     for name, (useless, allowed) in idle.items():
-        default = type(config).__dataclass_fields__[name].default
-        if useless and getattr(config, name) != default:
+        if useless and getattr(config, name) != plain[name].default:
             raise UsageError(name, getattr(config, name), allowed)

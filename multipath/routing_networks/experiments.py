@@ -8,34 +8,18 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from multipath.routing_networks import studies
+from multipath.routing_networks.algorithms import ALGORITHMS
 from multipath.routing_networks.config import (
     BASELINES,
     LANGUAGE,
     VALUE_BASED,
     Config,
 )
+from multipath.routing_networks.rows import row, without_decisions
 from shared.config import Experiment
 
 __all__ = ["EXPERIMENTS", "Config", "scaled"]
-
-ALGORITHMS = (
-    "reinforce",
-    "reinforce_bl1",
-    "reinforce_bl2",
-    "egreedy_reinforce",
-    "qlearning",
-    "sarsa",
-    "actor_critic",
-    "aac",
-    "bootstrap_aac",
-    "egreedy_aac",
-    "advantage",
-    "bootstrap_advantage",
-    "surprise",
-    "wpl",
-    "gumbel",
-    "relax",
-)
 
 MODELS = {
     "routed": ("routed_all_fc", "the task's own agents"),
@@ -115,23 +99,6 @@ _BASES["digits-mtl-permuted"] = (
 """Settings of a data set, and minutes of one run on two cores."""
 
 
-def _row(
-    name: str,
-    summary: str,
-    configs: Sequence[Config],
-    minutes: float,
-    reference: str,
-) -> Experiment:
-    return Experiment(
-        name=name,
-        summary=summary,
-        configs=tuple(configs),
-        data=configs[0].dataset,
-        reference=reference,
-        minutes=round(minutes * len(configs), 1),
-    )
-
-
 def _of(base: Config, **values: Any) -> Iterator[Config]:
     """Yield the configs of a sweep over one field."""
     ((name, options),) = values.items()
@@ -157,7 +124,7 @@ def _rows(data: str) -> Iterator[Experiment]:
         wide = {"width": 320} if word == "large" else {}
         own = dataclasses.replace(base, model=model, **wide)
         for algorithm in ALGORITHMS:
-            yield _row(
+            yield row(
                 f"{data}-{word}-{algorithm.replace('_', '-')}",
                 f"{algorithm} with {who}",
                 [_with(own, algorithm)],
@@ -165,33 +132,27 @@ def _rows(data: str) -> Iterator[Experiment]:
                 "Rosenbaum et al. (2018), section 5",
             )
         if word != "large":
-            yield _row(
+            yield row(
                 f"{data}-{word}-algorithms",
                 f"all {len(ALGORITHMS)} algorithms with {who}",
                 [_with(own, algorithm) for algorithm in ALGORITHMS],
                 cost,
                 "Rosenbaum et al. (2018), section 5",
             )
+    still = [without_decisions(base, m) for m in BASELINES if m not in LANGUAGE]
+    # A whole number of rows for each of the tasks.
     still = [
-        dataclasses.replace(
-            base,
-            model=model,
-            algorithm="",
-            # A whole number of rows for each of the tasks.
-            batch=60 if model == "separate" else base.batch,
-        )
-        for model in BASELINES
-        if model not in LANGUAGE
+        dataclasses.replace(c, batch=60) if c.model == "separate" else c for c in still
     ]
     for config in still:
-        yield _row(
+        yield row(
             f"{data}-{config.model.replace('_', '-')}",
             f"the baseline {config.model}",
             [config],
             minutes,
             "Rosenbaum et al. (2018), section 5",
         )
-    yield _row(
+    yield row(
         f"{data}-baselines",
         "all networks that take no decisions",
         still,
@@ -257,7 +218,7 @@ def _sweeps(data: str) -> Iterator[Experiment]:
         ),
     }
     for word, (summary, configs) in sweeps.items():
-        yield _row(f"{data}-{word}", summary, configs, minutes, "docs/routing.md")
+        yield row(f"{data}-{word}", summary, configs, minutes, "docs/routing.md")
 
 
 _RATIOS = (0.1, 1 / 3, 1.0, 10 / 3, 10.0)
@@ -309,114 +270,19 @@ def _presets() -> Iterator[Experiment]:
         "corrected": ("version 0.4.1 with its defects mended", _CORRECTED),
     }
     for word, (summary, config) in rows.items():
-        yield _row(
+        yield row(
             f"cifar100-mtl-{word}", summary, (config,), 600.0, "the published program"
         )
 
 
-_CONFLICT = Config(
-    dataset="conflict",
-    valid_fraction=0.0,
-    model="routed_all_fc",
-    depth=1,
-    storage="tabular",
-    history="zero",
-    batch=32,
-    epochs=1,
-    updates=600,
-    lr=0.05,
-    routing_lr=1.0,
-    lr_epochs=(),
-    lr_factors=(),
-    exploration=0.2,
-    exploration_end=0.2,
-    clip=0.0,
-)
-
-
-def _conflict_with(
-    base: Config, algorithm: str, softness: float = 0.1, **changes: Any
-) -> Config:
-    """Return a config; Gumbel's exploration is what makes its temperature."""
-    if algorithm == "gumbel":
-        changes |= {"exploration": softness, "exploration_end": softness}
-    return dataclasses.replace(base, algorithm=algorithm, **changes)
-
-
-def _conflict() -> Iterator[Experiment]:
-    """Yield the task that only routing solves, with two and with four modules."""
-    for modules in (2, 4):
-        base = dataclasses.replace(_CONFLICT, modules=modules)
-        configs = [
-            *(_conflict_with(base, algorithm) for algorithm in ALGORITHMS),
-            # At the temperature 1.
-            _conflict_with(base, "gumbel", 0.9 / 9.9, mode="full"),
-        ]
-        yield _row(
-            f"conflict-{modules}-algorithms",
-            f"every algorithm on two pairs of opposed tasks, {modules} modules",
-            configs,
-            0.1,
-            "small study: docs/results.md",
-        )
-        for config in configs:
-            mode = "-full" if config.mode == "full" else ""
-            word = config.algorithm.replace("_", "-") + mode
-            yield _row(
-                f"conflict-{modules}-{word}",
-                f"{word} on two pairs of opposed tasks, {modules} modules",
-                (config,),
-                0.1,
-                "small study: docs/results.md",
-            )
-
-
-_SCAN = Config(
-    dataset="scan",
-    longest=24,
-    model="recursive",
-    algorithm="aac",
-    depth=4,
-    width=96,
-    modules=4,
-    history="zero",
-    final_reward="correct",
-    batch=128,
-    epochs=15,
-    eval_every=3,
-    eval_rows=2000,
-    optimizer="adam",
-    lr=3e-3,
-    routing_lr=1.0,
-    lr_epochs=(10,),
-    lr_factors=(0.3,),
-)
-
-
-def _language() -> Iterator[Experiment]:
-    """Yield the recursive router on commands, and what it is compared with."""
-    fixed = dataclasses.replace(_SCAN, model="fixed", algorithm="")
-    named = {
-        "scan-recursive": ("a recursive router on commands", _SCAN),
-        "scan-fixed": ("one module for all commands, as many parameters", fixed),
-    }
-    for algorithm in ALGORITHMS:
-        named[f"scan-recursive-{algorithm.replace('_', '-')}"] = (
-            f"a recursive router on commands, {algorithm}",
-            dataclasses.replace(_SCAN, algorithm=algorithm),
-        )
-    for name, (summary, config) in named.items():
-        yield _row(name, summary, (config,), 6.0, "Cases et al. (2019)")
-
-
 EXPERIMENTS = {
-    row.name: row
+    experiment.name: experiment
     for rows in (
         *(_rows(data) for data in _BASES),
         *(_sweeps(data) for data in ("cifar100-mtl", "mnist-mtl", "digits-mtl")),
         _presets(),
-        _conflict(),
-        _language(),
+        studies.conflict(),
+        studies.language(),
     )
-    for row in rows
+    for experiment in rows
 }

@@ -5,26 +5,25 @@ as many modules as it finds worth it, and a second LSTM, which sees the result a
 step, writes the actions and an end symbol, reading those it should have written so far.
 It has nothing else of the command, so all that is known passes the router.
 
-Tasks are the conjunctions: none, "and", "after". With a router, the reader takes the
-last two for one word: which half of the command comes first is known to the router's
-agents alone, one for each task, and modules have to turn it round. Without a router it
-reads every word.
+Tasks are the conjunctions. With a router, the reader takes "and" and "after" for one
+word: which half of the command comes first is known to the router's agents alone, one
+for each task, and modules have to turn it round. Without a router it reads every word.
 
 Reference: Cases et al. (2019); Lake and Baroni (2018); Sutskever et al. (2014).
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Int8, Int32, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from multipath.routing_networks import losses, recursive
+from multipath.routing_networks import commands, losses, recursive
+from multipath.routing_networks.commands import Batch, Commands
 from multipath.routing_networks.losses import Losses, Objective
 from multipath.routing_networks.network import Network
 from multipath.routing_networks.recursive import Recursive
@@ -36,111 +35,6 @@ from shared.errors import UsageError, check_range
 from shared.layers.linear import init_linear, linear
 from shared.layers.recurrent import LSTMState, init_lstm, lstm
 from shared.model import Variables
-
-TASKS = ("none", "and", "after")
-"""The conjunction of a command."""
-
-MARKS = ("and", "after", "twice", "thrice", "opposite", "around")
-"""Words that say how the others go together."""
-
-AND, AFTER = scan.WORDS.index("and"), scan.WORDS.index("after")
-END, SYMBOLS = len(scan.ACTIONS), len(scan.ACTIONS) + 1
-LENGTHS = (4, 8, 16, 48)
-"""Most actions of each group of commands by length."""
-
-NOTHING = -1
-"""The target beyond the end symbol."""
-
-
-class Commands(NamedTuple):
-    """What a network is given.
-
-    Attributes:
-        words: of each command, by `scan.WORDS`; 0 beyond its end.
-        length: number of words.
-        before: the symbol before each step; an end symbol before the first.
-    """
-
-    words: Int8[Array, "n words"]
-    length: Int32[Array, " n"]
-    before: Int8[Array, "n steps"]
-
-
-class Batch(NamedTuple):
-    """Commands, what they mean, and their tasks.
-
-    Attributes:
-        inputs: the commands.
-        targets: actions and an end symbol, then -1.
-        tasks: see `TASKS`.
-    """
-
-    inputs: Commands
-    targets: Int8[Array, "n steps"]
-    tasks: Int32[Array, " n"]
-
-
-class Sets(NamedTuple):
-    """The three sets of a split, and where they come from."""
-
-    train: Batch
-    valid: Batch
-    test: Batch
-    source: str
-
-
-def load(
-    split: str = "simple",
-    data_dir: str | os.PathLike | None = None,
-    *,
-    valid_fraction: float | int = 0.1,
-    longest: int = scan.MOST_ACTIONS,
-) -> Sets:
-    """Return the sets of a split of SCAN; the grammar makes them without files.
-
-    Args:
-        split: simple, length, jump or turn_left.
-        data_dir: see `shared.data.scan.split`.
-        valid_fraction: part of the training commands that is held out.
-        longest: leave out commands that mean more actions.
-
-    Raises:
-        UsageError: for an unknown split, numbers out of range, or files that are
-            missing or damaged.
-    """
-    check_range("valid_fraction", valid_fraction, low=0, high=0.9)
-    check_range("longest", longest, low=1, high=scan.MOST_ACTIONS)
-    chosen = scan.split(split, data_dir)
-    # What is repeated in training must not be held out and trained on.
-    order = np.random.default_rng(0).permutation(np.unique(chosen.train))
-    held = order[: round(valid_fraction * len(order))]
-    kept = chosen.train[~np.isin(chosen.train, held)]
-    table = scan.table()
-    short = lambda rows: rows[table.target_length[rows] <= longest]
-    train, valid, test = (
-        batch(table, short(rows), longest) for rows in (kept, held, chosen.test)
-    )
-    return Sets(train, valid, test, chosen.source)
-
-
-def batch(
-    table: scan.Sequences,
-    rows: Int[np.ndarray, " n"],
-    longest: int = scan.MOST_ACTIONS,
-) -> Batch:
-    """Return rows of a table of commands as arrays of `longest` + 1 steps."""
-    words, length = table.source[rows], table.source_length[rows]
-    actions, count = table.target[rows, :longest], table.target_length[rows, None]
-    steps = np.arange(longest + 1)[None]
-    targets = np.pad(actions, ((0, 0), (0, 1)))
-    targets = np.where(steps < count, targets, np.where(steps == count, END, NOTHING))
-    before = np.pad(actions, ((0, 0), (1, 0)), constant_values=END)
-    real = np.arange(words.shape[1])[None] < length[:, None]
-    tasks = np.zeros(len(rows), np.int32)
-    for number, word in enumerate(TASKS[1:], 1):
-        tasks[np.any(real & (words == scan.WORDS.index(word)), 1)] = number
-    inputs = Commands(*map(jnp.asarray, (words, length, before.astype(np.int8))))
-    return Batch(inputs, jnp.asarray(targets.astype(np.int8)), jnp.asarray(tasks))
 
 
 @dataclass(frozen=True)
@@ -173,8 +67,8 @@ class Translator:
             check_range("hidden", self.hidden, low=1)
         else:
             check_range("router.actions", self.router.actions, low=1)
-            if self.router.agents not in (1, len(TASKS)):
-                allowed = f"1, or {len(TASKS)}: one for each task"
+            if self.router.agents not in (1, len(commands.TASKS)):
+                allowed = f"1, or {len(commands.TASKS)}: one for each task"
                 raise UsageError("router.agents", self.router.agents, allowed)
 
 
@@ -253,8 +147,8 @@ def _init(key: Array, translator: Translator) -> Variables:
     dtype = jnp.result_type(float)
     modules: dict[str, PyTree] = {
         "encoder": _init_lstm(keys[0], len(scan.WORDS), width),
-        "decoder": _init_lstm(keys[1], SYMBOLS + width, width),
-        "readout": init_linear(keys[2], width, SYMBOLS, dtype=dtype),
+        "decoder": _init_lstm(keys[1], commands.SYMBOLS + width, width),
+        "readout": init_linear(keys[2], width, commands.SYMBOLS, dtype=dtype),
     }
     routing, memory = {}, {}
     if translator.router is not None:
@@ -288,7 +182,7 @@ def _read(
     dtype = params["encoder"]["kernel"].dtype
     words = inputs.words
     if blind:
-        words = jnp.where(words == AFTER, AND, words)
+        words = jnp.where(words == commands.AFTER, commands.AND, words)
     words = jax.nn.one_hot(words, len(scan.WORDS), dtype=dtype)
     return lstm(params["encoder"], words, lengths=inputs.length)[1].h
 
@@ -297,7 +191,7 @@ def _write(
     params: dict[str, PyTree], x: Float[Array, "rows width"], inputs: Commands
 ) -> Float[Array, "rows steps symbols"]:
     """Return the scores of each step's symbol."""
-    before = jax.nn.one_hot(inputs.before, SYMBOLS, dtype=x.dtype)
+    before = jax.nn.one_hot(inputs.before, commands.SYMBOLS, dtype=x.dtype)
     wide = jnp.broadcast_to(x[:, None], (*before.shape[:2], x.shape[1]))
     begin = LSTMState(jnp.tanh(x), x)
     found, _ = lstm(params["decoder"], jnp.concatenate([before, wide], -1), begin)
@@ -308,7 +202,7 @@ def loss(
     outputs: Float[Array, "rows steps symbols"], targets: Int[Array, "rows steps"]
 ) -> Float[Array, " rows"]:
     """Return the cross-entropy of each row, the mean over its symbols."""
-    real = targets != NOTHING
+    real = targets != commands.NOTHING
     picked = jnp.where(real, targets, 0).astype(jnp.int32)[..., None]
     logp = jnp.take_along_axis(jax.nn.log_softmax(outputs), picked, -1)[..., 0]
     count = jnp.sum(real, 1).astype(outputs.dtype)
@@ -324,7 +218,7 @@ def right(
     if it read its own.
     """
     equal = jnp.argmax(outputs, -1) == targets
-    return jnp.all(equal | (targets == NOTHING), 1)
+    return jnp.all(equal | (targets == commands.NOTHING), 1)
 
 
 def total(
@@ -360,11 +254,13 @@ def memberships(inputs: Batch) -> dict[str, Bool[Array, "rows groups"]]:
     words, length, _ = inputs.inputs
     real = jnp.arange(words.shape[1])[None] < length[:, None]
     has = lambda word: jnp.any(real & (words == scan.WORDS.index(word)), 1)
-    count = jnp.sum(inputs.targets != NOTHING, 1) - 1
-    tasks = jnp.arange(len(TASKS))[None] == inputs.tasks[:, None]
-    first = jnp.array([0, *LENGTHS[:-1]])[None]
-    sizes = (first < count[:, None]) & (count[:, None] <= jnp.array(LENGTHS)[None])
-    marks = jnp.stack([has(word) for word in MARKS], 1)
+    count = jnp.sum(inputs.targets != commands.NOTHING, 1) - 1
+    tasks = jnp.arange(len(commands.TASKS))[None] == inputs.tasks[:, None]
+    first = jnp.array([0, *commands.LENGTHS[:-1]])[None]
+    sizes = (first < count[:, None]) & (
+        count[:, None] <= jnp.array(commands.LENGTHS)[None]
+    )
+    marks = jnp.stack([has(word) for word in commands.MARKS], 1)
     return {"tasks": tasks, "marks": marks, "lengths": sizes}
 
 
@@ -384,7 +280,7 @@ def measure(
         `GROUPS/taken` `[groups, depth, actions]`.
     """
     score = right(outputs, asked.targets).astype(outputs.dtype)
-    real = (asked.targets != NOTHING).astype(outputs.dtype)
+    real = (asked.targets != commands.NOTHING).astype(outputs.dtype)
     equal = (jnp.argmax(outputs, -1) == asked.targets) * real
     symbols = jnp.sum(equal, 1) / jnp.sum(real, 1)
     found = {"accuracy": jnp.mean(score), "symbol_accuracy": jnp.mean(symbols)}

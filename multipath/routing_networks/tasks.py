@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from multipath.routing_networks import (
+    commands,
     conflict,
     data,
     diagnostics,
@@ -128,7 +129,7 @@ def _opposed(settings: Any, data_dir: str | Path | None) -> Task:
 
 
 def _commands(settings: Any, data_dir: str | Path | None) -> Task:
-    sets = language.load(
+    sets = commands.load(
         "simple",
         data_dir,
         valid_fraction=settings.valid_fraction,
@@ -144,7 +145,7 @@ def _commands(settings: Any, data_dir: str | Path | None) -> Task:
         train=sets.train,
         batches=batching.epochs(batching.rows(sets.train), settings.batch),
         splits=_splits(sets, settings.eval_rows),
-        names=language.TASKS,
+        names=commands.TASKS,
         network=language.network(translator),
         read=lambda batch: batch,
         losses=language.total,

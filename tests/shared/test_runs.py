@@ -139,17 +139,6 @@ def test_members_read_like_runs(tmp_path):
         runs.open(paths[1])
 
 
-def test_a_network_counts_once_as_far_as_it_got(tmp_path):
-    seeds = [{**CONFIG, "seed": seed} for seed in (1, 2)]
-    for steps in ((5, 5), (9, 3)):
-        with _create(tmp_path, members=seeds) as run:
-            for member, step in enumerate(steps):
-                run.log(step, {"loss": 1.0}, member)
-    found = runs.read_trained(runs.find(tmp_path))
-    ends = [(one.config["seed"], one.records[-1]["step"]) for one in found]
-    assert ends == [(1, 9), (2, 5)]
-
-
 def test_find_lists_runs_but_not_their_members(tmp_path):
     found = []
     for _ in range(2):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from multipath.routing_networks.figures import records
-from shared import plotting, runs
+from shared import plotting, trained
 from shared.plotting import PALETTE, NothingToDraw
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def accuracy(paths: Sequence[Path]) -> "Figure":
     It is the balanced one on one-versus-rest tasks, and an error on the conflict task.
     Baselines of the same data are grey.
     """
-    members = [m for m in runs.read_trained(paths) if _scored(m)]
+    members = [m for m in trained.read(paths) if _scored(m)]
     if not members:
         raise NothingToDraw("no record of test accuracies")
     panels = records.places(members)
@@ -70,7 +70,7 @@ def accuracy(paths: Sequence[Path]) -> "Figure":
     return figure
 
 
-def _scored(member: runs.Trained) -> bool:
+def _scored(member: trained.Trained) -> bool:
     score = records.score(member.config)
     return records.last(member, f"test/{score.name}") is not None
 
@@ -78,7 +78,7 @@ def _scored(member: runs.Trained) -> bool:
 def tasks(paths: Sequence[Path]) -> "Figure":
     """Test accuracy of each task over epochs, a panel for each network, seeds' mean."""
     found = records.having(
-        runs.read_trained(paths), "test/task_accuracy", "accuracies by task"
+        trained.read(paths), "test/task_accuracy", "accuracies by task"
     )
     groups = first(records.by_label(found))
     alike = len({group[0].config["dataset"] for group in groups.values()}) == 1
@@ -106,7 +106,7 @@ def tasks(paths: Sequence[Path]) -> "Figure":
 
 def entropy(paths: Sequence[Path]) -> "Figure":
     """Mean entropy of the policies over epochs, a panel for each decision."""
-    return _by_decision(runs.read_trained(paths), [ENTROPY])
+    return _by_decision(trained.read(paths), [ENTROPY])
 
 
 def collapse(paths: Sequence[Path]) -> "Figure":
@@ -116,20 +116,22 @@ def collapse(paths: Sequence[Path]) -> "Figure":
     keep the agreement and have a number above 1. Recursive routers also differ in how
     many decisions an example takes.
     """
-    members = runs.read_trained(paths)
+    members = trained.read(paths)
     ends = [record for member in members for record in records.at_end(member).items()]
     recursive = any(k.endswith("/depth") and abs(v - 1) > 1e-3 for k, v in ends)
     statistics = [MODULES, AGREEMENT, *([DEPTH] if recursive else [])]
     return _by_decision(members, statistics)
 
 
-def first(groups: Mapping[str, list[runs.Trained]]) -> dict[str, list[runs.Trained]]:
+def first(
+    groups: Mapping[str, list[trained.Trained]],
+) -> dict[str, list[trained.Trained]]:
     """Return the first networks, as many as a figure takes."""
     return dict(list(groups.items())[:NETWORKS])
 
 
 def note(
-    figure: "Figure", members: Sequence[runs.Trained], shown: int, *, what: str = ""
+    figure: "Figure", members: Sequence[trained.Trained], shown: int, *, what: str = ""
 ) -> None:
     """Say above a figure what is shown, of which data, and how many are left out."""
     count, places = len(records.by_label(members)), records.places(members)
@@ -141,7 +143,7 @@ def note(
 
 
 def _by_decision(
-    members: Sequence[runs.Trained], statistics: Sequence[Statistic]
+    members: Sequence[trained.Trained], statistics: Sequence[Statistic]
 ) -> "Figure":
     """Draw statistics as rows and decisions as columns, for each place."""
     members = records.having(members, f"test/[^/]+/{statistics[0].name}", "decisions")
@@ -168,7 +170,7 @@ def _by_decision(
     return figure
 
 
-def _decisions(members: Sequence[runs.Trained]) -> list[str]:
+def _decisions(members: Sequence[trained.Trained]) -> list[str]:
     """Return the decisions of all members, those of the deepest first."""
     found = [records.decisions(records.at_end(member)) for member in members]
     deepest = max(found, key=len)
@@ -178,8 +180,8 @@ def _decisions(members: Sequence[runs.Trained]) -> list[str]:
 
 def _draw_statistic(
     axis: "Axes",
-    groups: Mapping[str, list[runs.Trained]],
-    inside: Sequence[runs.Trained],
+    groups: Mapping[str, list[trained.Trained]],
+    inside: Sequence[trained.Trained],
     decision: str,
     statistic: Statistic,
 ) -> None:
@@ -197,8 +199,8 @@ def _draw_statistic(
 
 def _lines(
     axis: "Axes",
-    groups: Mapping[str, list[runs.Trained]],
-    inside: Sequence[runs.Trained],
+    groups: Mapping[str, list[trained.Trained]],
+    inside: Sequence[trained.Trained],
     name: str,
     unit: float,
 ) -> None:
@@ -221,7 +223,7 @@ def _lines(
         )
 
 
-def _looks(groups: Mapping[str, list[runs.Trained]]) -> list[Look]:
+def _looks(groups: Mapping[str, list[trained.Trained]]) -> list[Look]:
     """Return a look for each label: baselines grey, unless there is nothing else."""
     routed = [records.is_routed(group[0].config) for group in groups.values()]
     markers = ("", "o", "s", "^", "D", "v", "x", "+")

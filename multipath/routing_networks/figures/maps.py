@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multipath.routing_networks.figures import curves, records
-from shared import plotting, runs
+from shared import plotting, trained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def policies(paths: Sequence[Path]) -> "Figure":
 
 def _maps(paths: Sequence[Path], kind: str, unit: str) -> "Figure":
     what = "policies" if kind == "policy" else "decisions"
-    found = records.having(runs.read_trained(paths), f"test/[^/]+/{kind}", what)
+    found = records.having(trained.read(paths), f"test/[^/]+/{kind}", what)
     groups = curves.first(records.by_label(found))
     ends = {label: records.first_end(group) for label, group in groups.items()}
     names = {label: records.decisions(record) for label, record in ends.items()}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from shared import plotting, runs
+from shared import plotting, trained
 from shared.plotting import NothingToDraw
 
 ALGORITHMS = {
@@ -119,8 +119,8 @@ def is_routed(config: Config) -> bool:
 
 
 def having(
-    members: Sequence[runs.Trained], pattern: str, what: str
-) -> list[runs.Trained]:
+    members: Sequence[trained.Trained], pattern: str, what: str
+) -> list[trained.Trained]:
     """Return the members with a record of something.
 
     Args:
@@ -138,28 +138,28 @@ def having(
     return found
 
 
-def last(member: runs.Trained, name: str) -> Any:
+def last(member: trained.Trained, name: str) -> Any:
     """Return the last value of a record, None if there is none."""
     return next((r[name] for r in reversed(member.records) if name in r), None)
 
 
 def by_label(
-    members: Sequence[runs.Trained], shown: Sequence[str] = ()
-) -> dict[str, list[runs.Trained]]:
+    members: Sequence[trained.Trained], shown: Sequence[str] = ()
+) -> dict[str, list[trained.Trained]]:
     """Group members under short names: the algorithm, and what else tells them apart.
 
     Args:
         members: trained networks.
         shown: settings that the figure shows in another way.
     """
-    heads: dict[tuple[str, ...], list[runs.Trained]] = {}
+    heads: dict[tuple[str, ...], list[trained.Trained]] = {}
     for member in sorted(members, key=_order):
         apart = [str(member.config[field]) for field in shown]
         heads.setdefault((_head(member.config), *apart), []).append(member)
-    groups: dict[str, list[runs.Trained]] = {}
+    groups: dict[str, list[trained.Trained]] = {}
     for (head, *_), own in heads.items():
         # Places first: what differs between them is no difference within one.
-        fields = runs.telling_fields(
+        fields = trained.telling_fields(
             [m.config for m in own], first=PLACE, ignore=_NOT_IN_LABELS
         )
         usual = _usual(own, fields)
@@ -173,7 +173,7 @@ def by_label(
     return groups
 
 
-def _usual(members: Sequence[runs.Trained], fields: Sequence[str]) -> Config:
+def _usual(members: Sequence[trained.Trained], fields: Sequence[str]) -> Config:
     """Return what goes without saying where many settings differ: the common value."""
     others = [field for field in fields if field not in PLACE]
     if len(others) < 3:
@@ -205,7 +205,7 @@ def _head(config: Config) -> str:
     return ALGORITHMS.get(rule, rule) if rule else MODELS.get(model, model)
 
 
-def _order(member: runs.Trained) -> tuple[int, int]:
+def _order(member: trained.Trained) -> tuple[int, int]:
     """Return where a member stands: what the tables do not have comes last."""
     rule, model = member.config["algorithm"], member.config["model"]
     # Baselines come after all algorithms.
@@ -213,10 +213,10 @@ def _order(member: runs.Trained) -> tuple[int, int]:
     return first, [*MODELS, model].index(model)
 
 
-def places(members: Sequence[runs.Trained]) -> dict[str, list[runs.Trained]]:
+def places(members: Sequence[trained.Trained]) -> dict[str, list[trained.Trained]]:
     """Group members by data set and routed model; baselines stand beside each."""
-    found: dict[tuple[str, str], list[runs.Trained]] = {}
-    baselines: dict[str, list[runs.Trained]] = {}
+    found: dict[tuple[str, str], list[trained.Trained]] = {}
+    baselines: dict[str, list[trained.Trained]] = {}
     for member in sorted(members, key=_order):
         dataset, model = (member.config[field] for field in PLACE)
         if is_routed(member.config):
@@ -232,7 +232,7 @@ def places(members: Sequence[runs.Trained]) -> dict[str, list[runs.Trained]]:
 
 
 def series(
-    members: Sequence[runs.Trained], name: str, entry: int | None = None
+    members: Sequence[trained.Trained], name: str, entry: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return epochs, mean and standard deviation over members of one metric.
 
@@ -265,13 +265,13 @@ def decisions(record: Record, prefix: str = "test/") -> list[str]:
     return sorted(found, key=lambda name: (dispatching(name), parts(name)))
 
 
-def at_end(member: runs.Trained) -> Record:
+def at_end(member: trained.Trained) -> Record:
     """Return the last record of a test set."""
     ends = (r for r in reversed(member.records) if any(k[:5] == "test/" for k in r))
     return next(ends, {})
 
 
-def first_end(members: Sequence[runs.Trained]) -> Record:
+def first_end(members: Sequence[trained.Trained]) -> Record:
     """Return the last record of the first seed that has one of a test set."""
     ends = [at_end(m) for m in sorted(members, key=lambda m: m.config["seed"])]
     return next(filter(None, ends))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from multipath.routing_networks.figures import curves, records
-from shared import plotting, runs
+from shared import plotting, trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def routes(paths: Sequence[Path]) -> "Figure":
     A panel for each network, its first seed. The width of a ribbon is the share of the
     test examples that take it, its colour that of a module.
     """
-    found = records.having(runs.read_trained(paths), "test/[^/]+/use", "decisions")
+    found = records.having(trained.read(paths), "test/[^/]+/use", "decisions")
     groups = curves.first(records.by_label(found))
     shown = {k: alluvium(records.first_end(group)) for k, group in groups.items()}
     widest = max(len(one.columns) for one in shown.values())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from multipath.routing_networks.figures import curves, records
-from shared import plotting, runs
+from shared import plotting, trained
 from shared.plotting import PALETTE, NothingToDraw
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Sweep(NamedTuple):
 
     title: str
     fields: list[str]
-    groups: list[list[runs.Trained]]
+    groups: list[list[trained.Trained]]
 
 
 def sweep(paths: Sequence[Path]) -> "Figure":
@@ -57,7 +57,7 @@ def sweep(paths: Sequence[Path]) -> "Figure":
 
 
 def _read(path: Path) -> Sweep | None:
-    members = runs.read_trained([path])
+    members = trained.read([path])
     name = f"test/{records.score(members[0].config).name}"
     members = [m for m in members if records.last(m, name) is not None]
     if not members:
@@ -68,7 +68,7 @@ def _read(path: Path) -> Sweep | None:
         for name in configs[0]
         if name != "seed" and any(c[name] != configs[0][name] for c in configs)
     ]
-    groups: dict[str, list[runs.Trained]] = {}
+    groups: dict[str, list[trained.Trained]] = {}
     for member in members:
         key = repr([member.config[field] for field in fields])
         groups.setdefault(key, []).append(member)
@@ -101,7 +101,7 @@ def _seconds(axis: "Axes", shown: Sweep) -> None:
     axis.set_ylim(bottom=0)
 
 
-def _training(member: runs.Trained) -> float:
+def _training(member: trained.Trained) -> float:
     """Return the seconds of all updates; compilation ends before the first record.
 
     The clock begins again where a run was resumed.
@@ -139,7 +139,7 @@ def _numbers(shown: Sweep) -> np.ndarray | None:
     return np.array(values, float)
 
 
-def _value(member: runs.Trained, field: str) -> Any:
+def _value(member: trained.Trained, field: str) -> Any:
     """Return a setting; 0 tasks or modules mean as many as there are."""
     value = member.config[field]
     if field in ("tasks", "modules") and value == 0:
@@ -159,7 +159,7 @@ def _categories(
         axis.set_ylim(places[-1] - 0.5, 0.5)
 
 
-def _label(shown: Sweep, member: runs.Trained) -> str:
+def _label(shown: Sweep, member: trained.Trained) -> str:
     """Write what differs: of many settings those other than the first network's."""
     base = shown.groups[0][0].config
     fields = shown.fields

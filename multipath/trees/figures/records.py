@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from multipath.trees import descriptions
 from multipath.trees.config import Config, channels, network
-from shared import runs
+from shared import runs, trained
 from shared.config import from_dict
 from shared.plotting import NothingToDraw
 
@@ -166,7 +166,7 @@ def curves(members: Sequence[Member], wanted: str) -> list[Curve]:
     if not own:
         return []
     settings = [dataclasses.asdict(member.config) for member in own]
-    fields = runs.telling_fields(settings, first=("n_iter",), ignore=_NOT_IN_LABELS)
+    fields = trained.telling_fields(settings, first=("n_iter",), ignore=_NOT_IN_LABELS)
     groups: dict[tuple, list[Member]] = {}
     for member in own:
         groups.setdefault(tuple(getattr(member.config, f) for f in fields), []).append(

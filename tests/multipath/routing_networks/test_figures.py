@@ -6,7 +6,7 @@ from matplotlib.collections import FillBetweenPolyCollection, PathCollection
 from matplotlib.container import ErrorbarContainer
 
 from multipath.routing_networks.figures import FIGURES, curves, records, routes
-from shared import plotting, runs
+from shared import plotting, runs, trained
 from shared.plotting import NothingToDraw
 from tests.multipath.routing_networks import figure_runs
 from tests.multipath.routing_networks.figure_runs import (
@@ -74,8 +74,8 @@ def test_baselines_stand_beside_every_routed_network_in_grey(paths):
 
 
 def test_lines_of_many_labels_all_look_different():
-    member = runs.Trained("", {"algorithm": "wpl"}, [])
-    baseline = runs.Trained("", {"algorithm": ""}, [])
+    member = trained.Trained("", {"algorithm": "wpl"}, [])
+    baseline = trained.Trained("", {"algorithm": ""}, [])
     groups = {str(i): [member if i < 16 else baseline] for i in range(23)}
     assert len(set(curves._looks(groups))) == 23
     for count in (3, 20, 30):
@@ -101,7 +101,7 @@ def test_other_scores_of_other_data(tmp_path):
 def test_labels_name_what_differs_and_leave_out_what_is_usual(tmp_path):
     many = [ROUTED, changed(ROUTED, rho=0.5), changed(ROUTED, lr_epochs=(8, 20))]
     written(tmp_path, [*many, changed(ROUTED, gamma=0.9)])
-    labels = list(records.by_label(runs.read_trained(runs.find(tmp_path))))
+    labels = list(records.by_label(trained.read(runs.find(tmp_path))))
     assert labels == [
         "WPL",
         "WPL, reward weight ρ 0.5",
@@ -109,7 +109,7 @@ def test_labels_name_what_differs_and_leave_out_what_is_usual(tmp_path):
         "WPL, gamma 0.9",
     ]
     written(tmp_path / "two", many[:2])
-    labels = list(records.by_label(runs.read_trained(runs.find(tmp_path / "two"))))
+    labels = list(records.by_label(trained.read(runs.find(tmp_path / "two"))))
     assert labels == ["WPL, reward weight ρ 0.3", "WPL, reward weight ρ 0.5"]
 
 

@@ -1,4 +1,4 @@
-"""Commands as arrays, and networks that translate them through a router."""
+"""Networks that translate commands through a router."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from multipath.routing_networks import diagnostics, language
+from multipath.routing_networks import commands, diagnostics, language
 from multipath.routing_networks.decision import Decision
 from multipath.routing_networks.losses import Objective
 from multipath.routing_networks.network import count
@@ -26,37 +26,11 @@ ROUTED = language.Translator(
 
 @pytest.fixture(scope="module")
 def asked():
-    return language.batch(scan.encode(TEXTS), np.arange(len(TEXTS)), LONGEST)
+    return commands.batch(scan.encode(TEXTS), np.arange(len(TEXTS)), LONGEST)
 
 
 def made():
     return language.network(ROUTED).init(jax.random.key(0))
-
-
-def test_targets_end_with_an_end_and_are_read_one_step_later():
-    asked = language.batch(scan.encode(TEXTS), np.arange(len(TEXTS)))
-    assert asked.tasks.tolist() == [1, 2, 0, 0, 0]
-    for text, row, before in zip(
-        TEXTS, asked.targets.tolist(), asked.inputs.before.tolist(), strict=True
-    ):
-        end = row.index(language.END)
-        assert tuple(scan.ACTIONS[a] for a in row[:end]) == scan.interpret(text)
-        assert set(row[end + 1 :]) == {language.NOTHING}
-        assert before[: end + 1] == [language.END, *row[:end]]
-
-
-def test_sets_share_no_command_and_keep_what_is_short():
-    sets = language.load("jump", longest=8)
-    # The word 0 and padding look alike.
-    texts = [np.c_[b.inputs.words, b.inputs.length].tolist() for b in sets[:3]]
-    rows = [set(map(tuple, text)) for text in texts]
-    assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
-    assert all(b.targets.shape[1] == 9 for b in sets[:3])
-    whole = scan.table()
-    jumps = scan.split("jump").test
-    assert len(sets.test.tasks) == np.sum(whole.target_length[jumps] <= 8)
-    # The command that is trained on in isolation is repeated.
-    assert len(sets.train.tasks) > len(rows[0]) + 1000
 
 
 def test_only_the_router_knows_the_conjunction(asked):
@@ -93,7 +67,7 @@ def test_rows_right_by_the_reference_are_those_it_writes_alone(asked):
             written = jnp.argmax(outputs, -1).astype(before.dtype)
             return before.at[:, t + 1].set(written[:, t], mode="drop")
 
-        before = jnp.full_like(asked.inputs.before, language.END)
+        before = jnp.full_like(asked.inputs.before, commands.END)
         before = jax.lax.fori_loop(0, LONGEST, write, before)
         inputs = asked.inputs._replace(before=before)
         outputs = net.apply(variables, inputs, asked.tasks)[0]
@@ -140,10 +114,10 @@ def test_both_losses_reach_all_parameters(asked):
 
 
 def test_a_loss_is_the_mean_over_symbols(asked):
-    zeros = jnp.zeros((len(TEXTS), LONGEST + 1, language.SYMBOLS))
+    zeros = jnp.zeros((len(TEXTS), LONGEST + 1, commands.SYMBOLS))
     even = quick(language.loss)(zeros, asked.targets)
     np.testing.assert_allclose(even, math.log(7), rtol=1e-6)
-    sure = 100.0 * jax.nn.one_hot(asked.targets, language.SYMBOLS)
+    sure = 100.0 * jax.nn.one_hot(asked.targets, commands.SYMBOLS)
     assert np.max(quick(language.loss)(sure, asked.targets)) < 1e-6
 
 
@@ -157,7 +131,7 @@ def test_the_net_without_routing_has_as_many_parameters():
 
 def test_groups_are_measured_over_whole_sets(asked):
     actions = jnp.array([[0, 1, 2, 1, 2], [0, 1, 1, 0, 2]])
-    outputs = jax.nn.one_hot(asked.targets, language.SYMBOLS).at[3, 0].set(0)
+    outputs = jax.nn.one_hot(asked.targets, commands.SYMBOLS).at[3, 0].set(0)
     net = language.network(ROUTED)
 
     @quick
@@ -174,7 +148,7 @@ def test_groups_are_measured_over_whole_sets(asked):
     assert float(whole["accuracy"]) == 0.75
     assert whole["tasks/accuracy"] == pytest.approx([0.5, 1.0, 1.0])
     assert whole["tasks/depth"] == pytest.approx([1.5, 0.0, 2.0])
-    twice = language.MARKS.index("twice")
+    twice = commands.MARKS.index("twice")
     assert whole["marks/depth"][twice] == pytest.approx(2.0)
     assert whole["marks/routes"][twice][0] == pytest.approx([0.0, 0.0, 1.0])
     assert whole["lengths/accuracy"][0] == pytest.approx(0.75)
@@ -184,9 +158,6 @@ def test_groups_are_measured_over_whole_sets(asked):
 @pytest.mark.parametrize(
     ("make", "message"),
     (
-        (lambda: language.load("simpel"), "Did you mean 'simple'"),
-        (lambda: language.load(longest=0), "longest"),
-        (lambda: language.load(valid_fraction=1.0), "valid_fraction"),
         (lambda: language.Translator(None), "hidden"),
         (lambda: dataclasses.replace(ROUTED, depth=0), "depth"),
         (

@@ -134,6 +134,9 @@ def test_remedies_need_a_policy():
         ("agents", {"agents": 3}),
         ("modules", {"model": "shared", "algorithm": "", "modules": 3}),
         ("labels", {"labels": "mod5"}),
+        ("routing_lr", {"model": "shared", "algorithm": "", "routing_lr": 1.0}),
+        ("history", {"model": "shared", "algorithm": "", "history": "zero"}),
+        ("window", {"history": "zero", "window": 3}),
         ("final_reward", {"dataset": "conflict", "final_reward": "correct"}),
     ],
 )
