@@ -6,7 +6,7 @@ the first seed, since modules of different seeds have nothing in common.
 Reference: Rosenbaum, Klinger and Riemer (2018), section 5.
 """
 
-from multipath.routing_networks.figures import curves, maps, routes, sweeps
+from multipath.routing_networks.figures import curves, maps, routes, steps, sweeps
 
 FIGURES = {
     "accuracy": curves.accuracy,
@@ -16,6 +16,7 @@ FIGURES = {
     "use": maps.use,
     "policies": maps.policies,
     "routes": routes.routes,
+    "steps": steps.steps,
     "sweep": sweeps.sweep,
 }
 """Figures by name; each takes run directories."""

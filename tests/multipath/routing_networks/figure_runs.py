@@ -73,8 +73,20 @@ def record(config: Config, epoch: int) -> dict[str, Any]:
             plain = own + 0.1 * (config.dataset in ONE_VERSUS_REST)
             made |= {"accuracy": plain.mean(), "task_accuracy": plain}
             made |= {"balanced_accuracy": own.mean(), "task_balanced_accuracy": own}
+        if config.model == "recursive":
+            made |= steps(config)
         found |= {f"{part}/{k}": np.asarray(v).tolist() for k, v in made.items()}
     return {**found, "seconds": seconds}
+
+
+def steps(config: Config) -> dict[str, np.ndarray]:
+    """Return routes by group: half of what goes on stops, the rest takes module 1."""
+    sizes = {"tasks": 3, "marks": 6, "lengths": 4}
+    shares = np.eye(3)[[0, 2]].mean(0)
+    return {
+        f"{name}/routes": np.broadcast_to(shares, (size, config.depth, 3))
+        for name, size in sizes.items()
+    }
 
 
 def names(config: Config) -> list[str]:

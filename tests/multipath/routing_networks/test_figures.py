@@ -172,6 +172,29 @@ def test_how_often_a_recursive_router_decides_is_drawn(tmp_path):
     np.testing.assert_allclose(lines(panels[-1])["WPL"].get_ydata(), 2.5)
 
 
+def test_steps_of_recursive_routers_are_stacked_by_action(tmp_path):
+    recursive = changed(ROUTED, dataset="scan", model="recursive")
+    figure = FIGURES["steps"]([written(tmp_path, [recursive])])
+    tasks, marks, lengths = figure.axes
+    assert [text.get_text() for text in tasks.get_yticklabels()] == [
+        "none",
+        "and",
+        "after",
+    ]
+    assert lengths.get_ylabel() == "actions meant"
+    assert lengths.get_yticklabels()[1].get_text() == "5 to 8"
+    assert marks.get_ylabel() == "with the word"
+    stop, first, second = tasks.containers
+    assert [bars.get_label() for bars in tasks.containers] == [
+        "stop",
+        "module 0",
+        "module 1",
+    ]
+    assert {bar.get_height() for bar in (*stop, *second)} == {0.4}
+    assert {bar.get_height() for bar in first} == {0.0}
+    assert second[0].get_y() == pytest.approx(stop[0].get_y() + 0.4)
+
+
 @pytest.mark.parametrize("name", ["use", "policies"])
 def test_heat_maps_show_the_first_seed_at_the_end(paths, name):
     figure = FIGURES[name](paths)
