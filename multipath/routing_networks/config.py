@@ -100,6 +100,8 @@ class Config:
         width: units of a hidden layer.
         storage: approximate or tabular; "" means as the model has it.
         router_hidden: hidden layers of approximate policies.
+        tell_task: whether one agent, or a dispatcher, sees the task beside the
+            features.
         detach: whether routers leave the layers below alone.
         compat: the formulas of the published program instead of the corrected ones.
         history: per-action reward: zero, collaboration or running_average.
@@ -152,6 +154,7 @@ class Config:
     width: int = 48
     storage: str = ""
     router_hidden: tuple[int, ...] = ()
+    tell_task: bool = False
     detach: bool = True
     compat: bool = False
     history: str = "collaboration"
@@ -242,6 +245,14 @@ def storage_of(settings: Any) -> str:
     return settings.storage or ("approximate" if one else "tabular")
 
 
+def _can_see_task(config: Config) -> bool:
+    """Whether a network has a decision that sees features, and is no task's own."""
+    if config.model == "dispatched":
+        return not config.compat
+    one = config.model == "per_decision_single_agent"
+    return one and storage_of(config) == "approximate"
+
+
 def _check_idle(config: Config) -> None:
     """Refuse settings that would do nothing, each with what they would need."""
     algorithm, tabular = config.algorithm, storage_of(config) == "tabular"
@@ -268,6 +279,7 @@ def _check_idle(config: Config) -> None:
         "mode": (algorithm != "gumbel", f"selected for {who}"),
         "router_hidden": (tabular, "() for tables"),
         "storage": (config.model not in (*ROUTED, "shared_one_hot"), f'"" for {who}'),
+        "tell_task": (not _can_see_task(config), f"false for {who}"),
         "agents": (config.model != "dispatched", f"0 for {config.model}"),
         "modules": (config.model not in SIZED, f"0 for {config.model}"),
         "labels": (config.dataset != "cifar100_mtl", f"rank for {config.dataset}"),

@@ -81,9 +81,9 @@ def decide(
         `x`, the longer trajectory, and the modules chosen, 0 where masked.
 
     Raises:
-        UsageError: for no agent to act, an agent, a forced action or an exploration out
-            of range, a mask without any sample, lengths that differ, a history of other
-            actions, or a missing key.
+        UsageError: for no agent to act, an agent, a task, a forced action or an
+            exploration out of range, a mask without any sample, lengths that differ, a
+            history of other actions, missing tasks, or a missing key.
     """
     batch = x.shape[0]
     check_lengths(batch, actions=actions, mask=mask, forced=forced)
@@ -94,7 +94,7 @@ def decide(
     if exploration is not None and not isinstance(exploration, jax.Array):
         check_range("exploration", float(exploration), low=0, high=1)
     agent = _agents(decision, actions, batch, mask)
-    seen = jax.lax.stop_gradient(x) if decision.detach else x
+    seen = _seen(decision, x, trajectory)
     choice = ALGORITHMS[decision.algorithm].act(
         decision,
         params,
@@ -114,6 +114,23 @@ def decide(
     trajectory = trajectory._replace(steps=(*trajectory.steps, steps), memory=memory)
     out = x if target is None else target
     return _scaled(out, choice.factor, mask), trajectory, steps.action[0]
+
+
+def _seen(decision: Decision, x: Array, trajectory: Trajectory) -> Array:
+    """Return what the policies are functions of."""
+    seen = jax.lax.stop_gradient(x) if decision.detach else x
+    if not decision.tasks:
+        return seen
+    tasks = _known_tasks(trajectory)
+    check_indices("tasks", tasks, decision.tasks)
+    code = jax.nn.one_hot(tasks, decision.tasks, dtype=x.dtype)
+    return jnp.concatenate([seen.reshape(x.shape[0], -1), code], -1)
+
+
+def _known_tasks(trajectory: Trajectory) -> Array:
+    if trajectory.tasks is None:
+        raise UsageError("tasks", None, "the task of each sample, at `initialize`")
+    return trajectory.tasks
 
 
 def _steps(
@@ -218,9 +235,8 @@ def per_task(
     Raises:
         UsageError: if the trajectory was begun without tasks.
     """
-    if trajectory.tasks is None:
-        raise UsageError("tasks", None, "the task of each sample, at `initialize`")
-    return x, unweighted(trajectory), trajectory.tasks.astype(jnp.int32)
+    tasks = _known_tasks(trajectory).astype(jnp.int32)
+    return x, unweighted(trajectory), tasks
 
 
 def pass_through(
@@ -234,7 +250,7 @@ def pass_through(
 
 def _check_features(decision: Decision, x: Array) -> None:
     """Raise a UsageError for inputs of a size that layers were not made for."""
-    given = math.prod(x.shape[1:])
+    given, declared = math.prod(x.shape[1:]), decision.width - decision.tasks
     layered = decision.storage == "approximate" and decision.network is None
-    if layered and given != decision.width:
-        raise UsageError("x", f"{given} features", f"{decision.width}, as declared")
+    if layered and given != declared:
+        raise UsageError("x", f"{given} features", f"{declared}, as declared")

@@ -15,6 +15,7 @@ from multipath.routing_networks.config import (
     LANGUAGE,
     VALUE_BASED,
     Config,
+    storage_of,
 )
 from multipath.routing_networks.rows import row, without_decisions
 from shared.config import Experiment
@@ -45,6 +46,9 @@ def scaled(config: Config, scale: Literal["smoke", "small", "paper"]) -> Config:
 
 VALUE_RATE = 10.0
 """Learning rate of values under SGD, as a multiple of that of policies under Adam."""
+
+WPL_RATE = 0.3
+"""Learning rate of the tables of WPL, which are probabilities."""
 
 _PUBLISHED = Config(dataset="cifar100_mtl", algorithm="wpl", compat=True)
 
@@ -107,13 +111,21 @@ def _of(base: Config, **values: Any) -> Iterator[Config]:
 
 
 def _with(base: Config, algorithm: str) -> Config:
-    """Return a config with an algorithm; tables of values settle under SGD alone."""
-    if base.optimizer != "adam" or algorithm not in VALUE_BASED:
-        return dataclasses.replace(base, algorithm=algorithm)
-    rate = VALUE_RATE * base.routing_lr
-    return dataclasses.replace(
-        base, algorithm=algorithm, routing_optimizer="sgd", routing_lr=rate
-    )
+    """Return a config with an algorithm; tables that are no scores have other rates."""
+    config = dataclasses.replace(base, algorithm=algorithm)
+    if base.optimizer != "adam":
+        return config
+    if algorithm in VALUE_BASED:
+        rate = VALUE_RATE * base.routing_lr
+        return dataclasses.replace(config, routing_optimizer="sgd", routing_lr=rate)
+    if algorithm == "wpl" and storage_of(config) == "tabular":
+        return dataclasses.replace(config, routing_lr=WPL_RATE / base.lr)
+    return config
+
+
+def _told(config: Config) -> Config:
+    """Return a config whose router sees the task where images do not show it."""
+    return dataclasses.replace(config, tell_task=config.dataset != "cifar100_mtl")
 
 
 def _rows(data: str) -> Iterator[Experiment]:
@@ -123,6 +135,7 @@ def _rows(data: str) -> Iterator[Experiment]:
         cost = minutes * (8 if word == "large" else 1)
         wide = {"width": 320} if word == "large" else {}
         own = dataclasses.replace(base, model=model, **wide)
+        own = _told(own) if word in ("dispatched", "single") else own
         for algorithm in ALGORITHMS:
             yield row(
                 f"{data}-{word}-{algorithm.replace('_', '-')}",
@@ -163,11 +176,12 @@ def _rows(data: str) -> Iterator[Experiment]:
 
 def _sweeps(data: str) -> Iterator[Experiment]:
     """Yield the sweeps over single settings on one data set."""
-    base, minutes = _BASES[data]
-    base = dataclasses.replace(base, algorithm="wpl")
-    value = _with(base, "advantage")
-    aware = dataclasses.replace(
-        base, algorithm="actor_critic", model="per_decision_single_agent"
+    plain, minutes = _BASES[data]
+    base, value = _with(plain, "wpl"), _with(plain, "advantage")
+    aware = _told(
+        dataclasses.replace(
+            plain, algorithm="actor_critic", model="per_decision_single_agent"
+        )
     )
     falling = [
         dataclasses.replace(value, exploration=e, exploration_end=end)
@@ -185,7 +199,7 @@ def _sweeps(data: str) -> Iterator[Experiment]:
         ),
         "routing-lr": (
             "learning rates of decisions against that of modules",
-            list(_of(aware, routing_lr=[base.routing_lr * k for k in _RATIOS])),
+            list(_of(aware, routing_lr=[plain.routing_lr * k for k in _RATIOS])),
         ),
         "exploration": ("exploration, constant and falling to 0", falling),
         "final-reward": (

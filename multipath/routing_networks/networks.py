@@ -278,6 +278,7 @@ def _dispatched(settings, shape, outputs, tasks) -> Network:
         actions=agents,
         agents=1,
         storage="tabular" if settings.compat else "approximate",
+        tasks=tasks if settings.tell_task else 0,
         # Among all agents' modules there is nothing to add up.
         mode="selected",
         reward=own.reward if settings.compat else Reward(),
@@ -288,6 +289,7 @@ def _dispatched(settings, shape, outputs, tasks) -> Network:
 
 def _per_decision_single_agent(settings, shape, outputs, tasks) -> Network:
     own = router(settings, tasks, 1)
+    own = dataclasses.replace(own, tasks=tasks if settings.tell_task else 0)
     head = routed(_widths(settings, outputs), own)
     return join(_trunk(shape, backbones.convnet), shape, head)
 

@@ -23,6 +23,8 @@ class Decision:
         actions: number of modules to choose from.
         features: size of the input, or its shape, which is flattened.
         agents: independent policies; the actions that come in say whose turn it is.
+        tasks: how many there are to tell apart, for a decision that sees which one a
+            sample belongs to beside its features; 0 for one that does not.
         storage: policies as functions of the input, or as tables that ignore it.
         hidden: sizes of the hidden layers of a function.
         detach: whether the decision's gradient stops at its input.
@@ -51,6 +53,7 @@ class Decision:
     actions: int
     features: int | tuple[int, ...]
     agents: int = 1
+    tasks: int = 0
     storage: str = "approximate"
     hidden: tuple[int, ...] = ()
     detach: bool = True
@@ -77,16 +80,19 @@ class Decision:
         check_choice("mode", self.mode, ("selected", "full"))
         check_range("actions", self.actions, low=1)
         check_range("agents", self.agents, low=1)
+        check_range("tasks", self.tasks, low=0)
         check_range("exploration", self.exploration, low=0, high=1)
         if self.temperature is not None:
             check_range("temperature", self.temperature, low=0, low_open=True)
         if self.storage == "tabular" and (self.network or self.value_network):
             raise UsageError("storage", self.storage, '"approximate" for a network')
+        if self.storage == "tabular" and self.tasks:
+            raise UsageError("tasks", self.tasks, "0 for tables, which see nothing")
         for name in ("rate", "decay", "floor"):
             check_range(name, getattr(self, name), low=0)
 
     @property
     def width(self) -> int:
-        """Number of features after flattening."""
+        """Size of what is seen: features after flattening, and a code of the task."""
         shape = self.features
-        return shape if isinstance(shape, int) else math.prod(shape)
+        return (shape if isinstance(shape, int) else math.prod(shape)) + self.tasks

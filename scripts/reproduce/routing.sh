@@ -63,6 +63,6 @@ else
     draw "conflict-$modules" "conflict-$modules-algorithms" \
       accuracy entropy collapse use routes sweep
   done
-  draw scan "scan-@(recursive|fixed)" accuracy tasks entropy collapse use steps
+  draw scan "scan-@(recursive|fixed)" accuracy entropy collapse use steps
 fi
 finish

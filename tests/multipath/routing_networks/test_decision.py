@@ -56,6 +56,27 @@ def test_masked_samples_leave_no_trace():
     np.testing.assert_array_equal(counts, [0, 1, 2])
 
 
+def test_one_agent_that_is_told_the_task_decides_by_it():
+    told = dataclasses.replace(ONE, tasks=2)
+    layer = _params(told)["policy"]["layer0"]
+    # To task 1 belongs module 1, to task 0 module 2.
+    kernel = jnp.zeros_like(layer["kernel"]).at[:, -1, 1].set(1).at[:, -2, 2].set(1)
+    params = {"policy": {"layer0": {**layer, "kernel": kernel}}}
+    x = jnp.zeros((BATCH, FEATURES))
+    tasks = jnp.arange(BATCH) % 2
+    _, start, _ = trajectory.initialize(x, tasks)
+    out, _, action = decide(told, params, x, start, None)
+    assert out.shape == x.shape
+    np.testing.assert_array_equal(action, 2 - tasks)
+    with pytest.raises(UsageError, match="tasks"):
+        _call(told, params, x)
+    _, start, _ = trajectory.initialize(x, jnp.full(BATCH, 2))
+    with pytest.raises(UsageError, match="tasks"):
+        decide(told, params, x, start, None)
+    with pytest.raises(UsageError, match="tables"):
+        dataclasses.replace(told, storage="tabular")
+
+
 def test_evaluation_registers_actions_only_if_wanted():
     x, never = _inputs(), dataclasses.replace(SHARED, in_eval=False)
     for reward, train, seen in (

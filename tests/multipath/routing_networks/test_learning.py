@@ -132,6 +132,7 @@ def test_remedies_need_a_policy():
         ("mode", {"mode": "full"}),
         ("router_hidden", {"router_hidden": (3,)}),
         ("agents", {"agents": 3}),
+        ("tell_task", {"tell_task": True}),
         ("modules", {"model": "shared", "algorithm": "", "modules": 3}),
         ("labels", {"labels": "mod5"}),
         ("routing_lr", {"model": "shared", "algorithm": "", "routing_lr": 1.0}),
