@@ -17,23 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from multipath.routing_networks.algorithms import formulas
 from multipath.routing_networks.trajectory import Steps, Trajectory
 
 SCORES = ("logp", "logits")
 """Statistics that are scores of a policy."""
 
 
-def policy(steps: Steps) -> Float[Array, "depth batch actions"] | None:
-    """Return the probabilities of a policy, or None if actions have values alone."""
+def log_policy(steps: Steps) -> Float[Array, "depth batch actions"] | None:
+    """Return the logarithms of a policy, or None if actions have values alone."""
     for name in SCORES:
         if name in steps.statistics:
-            return jax.nn.softmax(steps.statistics[name])
+            return jax.nn.log_softmax(steps.statistics[name])
     return None
-
-
-def entropy(probs: Float[Array, "*n actions"]) -> Float[Array, "*n"]:
-    """Return -Σ p ln p in nats."""
-    return jnp.sum(jax.scipy.special.entr(probs), -1)
 
 
 def answers(
@@ -149,10 +145,10 @@ def _measure_steps(
         one = {
             "use": jnp.einsum("bt,db,dba->ta", at, mask, actions),
         }
-        probs = policy(steps)
-        if probs is not None:
-            one["policy"] = jnp.einsum("bt,db,dba->ta", at, mask, probs)
-            one["entropy"] = jnp.sum((mask * entropy(probs)) @ at, 0)
+        logp = log_policy(steps)
+        if logp is not None:
+            one["policy"] = jnp.einsum("bt,db,dba->ta", at, mask, jnp.exp(logp))
+            one["entropy"] = jnp.sum((mask * formulas.entropy(logp)) @ at, 0)
         totals = {k: v + totals[k] if totals else v for k, v in one.items()}
     return {name: total / at.shape[0] for name, total in totals.items()}
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from multipath.routing_networks import diagnostics
+from multipath.routing_networks.algorithms import formulas
 from multipath.routing_networks.trajectory import Steps, Trajectory
 from shared.errors import UsageError
 
@@ -17,7 +18,7 @@ def entropy(trajectory: Trajectory) -> Float[Array, ""]:
 
     Reference: Williams and Peng (1991).
     """
-    return _mean(trajectory, lambda s: _average(s, diagnostics.entropy(_policy(s))))
+    return _mean(trajectory, lambda s: _average(s, formulas.entropy(_log_policy(s))))
 
 
 def imbalance(trajectory: Trajectory) -> Float[Array, ""]:
@@ -30,7 +31,7 @@ def imbalance(trajectory: Trajectory) -> Float[Array, ""]:
     """
 
     def one(steps):
-        probs = _policy(steps)
+        probs = jnp.exp(_log_policy(steps))
         taken = jax.nn.one_hot(steps.action, probs.shape[-1], dtype=probs.dtype)
         shares = [_average(steps, each) for each in (taken, probs)]
         return probs.shape[-1] * jnp.sum(shares[0] * shares[1])
@@ -50,11 +51,11 @@ def score_size(trajectory: Trajectory) -> Float[Array, ""]:
     return _mean(trajectory, one)
 
 
-def _policy(steps: Steps) -> Float[Array, "depth batch actions"]:
-    probs = diagnostics.policy(steps)
-    if probs is None:
+def _log_policy(steps: Steps) -> Float[Array, "depth batch actions"]:
+    logp = diagnostics.log_policy(steps)
+    if logp is None:
         raise UsageError("algorithm", steps.decision.algorithm, "one with a policy")
-    return probs
+    return logp
 
 
 def _average(steps: Steps, values: Array) -> Array:

@@ -17,6 +17,16 @@ def of_action(
     return jnp.take_along_axis(statistic, action[..., None], -1)[..., 0]
 
 
+def entropy(logp: Float[Array, "*steps actions"]) -> Float[Array, "*steps"]:
+    """Return -Σ p ln p in nats.
+
+    Taken from logarithms, since the slope of p ln p is infinite at a probability that
+    rounds to 0.
+    """
+    finite = jnp.maximum(logp, jnp.finfo(logp.dtype).min)
+    return -jnp.sum(jnp.exp(logp) * finite, -1)
+
+
 def policy_gradient(
     experience: Experience, weight: Float[Array, "depth batch"]
 ) -> Float[Array, "depth batch"]:

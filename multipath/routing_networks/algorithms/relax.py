@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from multipath.routing_networks import storage
-from multipath.routing_networks.algorithms import base
+from multipath.routing_networks.algorithms import base, formulas
 from multipath.routing_networks.algorithms.gumbel import drawn
 from multipath.routing_networks.settings import Decision
 from shared.errors import UsageError
@@ -175,7 +175,7 @@ def loss(experience: base.Experience) -> Float[Array, "depth batch"]:
     variance = _squares(jax.grad(mean)(lax.stop_gradient(policy), value))
     own = {"policy": policy, "value": lax.stop_gradient(value)}
     each = estimate(decision, own, drawing, returns)
-    entropy = _entropy(relax(decision, own, drawing).logp)
+    entropy = formulas.entropy(relax(decision, own, drawing).logp)
     return (each - ENTROPY * entropy).reshape(shape) + VARIANCE * share * variance
 
 
@@ -230,13 +230,9 @@ def _published(
     products = jax.tree.map(
         lambda p, g: jnp.sum(p * lax.stop_gradient(g)), policy, found
     )
-    entropy = jnp.sum(jnp.where(mask, _entropy(look(policy, value).logp), 0))
+    entropy = jnp.sum(jnp.where(mask, formulas.entropy(look(policy, value).logp), 0))
     along = sum(jax.tree.leaves(products), jnp.zeros_like(entropy))
     return along - ENTROPY * entropy + VARIANCE * _squares(found)
-
-
-def _entropy(logp: Array) -> Float[Array, " steps"]:
-    return -jnp.sum(jnp.exp(logp) * logp, -1)
 
 
 def _squares(tree: PyTree) -> Float[Array, ""]:

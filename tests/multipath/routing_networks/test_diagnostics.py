@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -138,3 +139,17 @@ def test_remedies_are_the_formulas_of_their_papers(trajectory):
             np.mean(np.log(total) ** 2),
         ]
     np.testing.assert_allclose(made, expected / 2, rtol=1e-5)
+
+
+def test_the_entropy_of_a_sure_policy_has_a_slope(trajectory):
+    first = trajectory.steps[0]
+
+    def bonus(logits):
+        steps = dataclasses.replace(first, statistics={"logits": logits})
+        return remedies.entropy(trajectory._replace(steps=(steps,)))
+
+    # The others' probabilities round to 0.
+    sure = jnp.zeros_like(first.statistics["logits"]).at[..., 0].set(500.0)
+    entropy, slope = quick(jax.value_and_grad(bonus))(sure)
+    assert float(entropy) == 0.0
+    assert np.all(np.isfinite(slope))
