@@ -15,7 +15,7 @@ FILES = sorted(GOLDEN.glob("*/*.npz"))
 # Systems whose files are cheap enough to be compared in both precisions every time.
 CHEAP = {"gaitprop"}
 # Files too large to be compared every time.
-LARGE = {"resnet110_unmasked_train", "cr_tree_a"}
+LARGE = {"resnet110_unmasked_train", "ac_tree_a", "cr_tree_a"}
 
 
 def comparisons():

@@ -137,7 +137,7 @@ def kill_repeatedly(
     return path, kills
 
 
-@pytest.mark.parametrize("times", (4, pytest.param(20, marks=pytest.mark.slow)))
+@pytest.mark.parametrize("times", (3, pytest.param(20, marks=pytest.mark.slow)))
 def test_kills_change_nothing(tmp_path, environment, measured, times):
     undisturbed, start_up = measured
     path, kills = kill_repeatedly(tmp_path, environment, start_up + 1, times)
