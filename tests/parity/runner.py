@@ -89,8 +89,9 @@ def load(path: Path) -> Loaded:
 
 
 def meta(npz: Npz) -> dict[str, Any]:
-    """Return a file's settings, empty if it states none."""
-    return json.loads(str(npz["meta"])) if "meta" in npz else {}
+    """Return a file's settings, empty if it states none in words."""
+    named = "meta" in npz and npz["meta"].dtype.kind == "U"
+    return json.loads(str(npz["meta"])) if named else {}
 
 
 def errors(ours: Any, golden: np.ndarray) -> tuple[float, float]:

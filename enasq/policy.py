@@ -1,0 +1,175 @@
+"""Which quantiser each part of a network uses.
+
+Presets by name, where k bits stand for 4 unless given:
+
+| name | stem | cells |
+|---|---|---|
+| reference | k bits | the first k bits, the rest ternary |
+| published | k bits | as reference, but second branches of the first ternary |
+| all_binary, all_ternary, all_kbit | as the cells | all the same |
+| float | full precision | full precision, with rectifiers for activations |
+| deployable | k bits | binary; also `_ternary` and `_kbit` |
+
+Deployable networks read images of 8 bits, and have an activation between the stages of
+separable convolutions and before every convolution: all of them can run on integers.
+In the others some convolutions read floats.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from enasq.quantization import Quantizer
+from shared.errors import UsageError, check_choice, check_range
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The quantisers of a convolution: of its weights, and of what it reads."""
+
+    weights: Quantizer
+    activations: Quantizer
+
+
+@dataclass(frozen=True)
+class QuantPolicy:
+    """The quantisers of a network.
+
+    Attributes:
+        cells: of cell 0, 1, ...; the last entry serves all further cells too.
+        stem: of the first convolution's weights.
+        head: of the activations that are averaged and classified.
+        aux_head: of the auxiliary head.
+        classifier: of the last matrix.
+        second_branch: of the second branches of cell 0 in fixed networks; None follows
+            `cells`.
+        choices: what an architecture may choose from: operation id `op + 5 q` takes
+            entry q. If empty, cells decide and q must be 0.
+        image_bits: fixed-point bits of a pixel; 0 feeds normalised floats.
+        inner_activation: normalise and quantise between the depthwise and the pointwise
+            stage of separable convolutions.
+        quantize_inputs: quantise what enters factorised reductions too, where the
+            published networks have no activation.
+    """
+
+    cells: tuple[Precision, ...]
+    stem: Quantizer
+    head: Quantizer
+    aux_head: Precision
+    classifier: Quantizer = Quantizer("float")
+    second_branch: Precision | None = None
+    choices: tuple[Precision, ...] = ()
+    image_bits: int = 0
+    inner_activation: bool = False
+    quantize_inputs: bool = False
+
+    def __post_init__(self):
+        if not self.cells:
+            raise UsageError("cells", self.cells, "one or more quantisers")
+        check_range("image_bits", self.image_bits, low=0, high=16)
+
+    def of_cell(self, number: int) -> Precision:
+        """Return the quantisers of a cell's own convolutions."""
+        return self.cells[min(number, len(self.cells) - 1)]
+
+    def of_branch(self, number: int, branch: int, choice: int) -> Precision:
+        """Return the quantisers of an operation.
+
+        Args:
+            number: of the cell.
+            branch: 0 for x, 1 for y.
+            choice: q of the operation id.
+        """
+        if self.choices and choice < len(self.choices):
+            return self.choices[choice]
+        if choice:
+            allowed = f"0 to {max(len(self.choices), 1) - 1}"
+            raise UsageError("choice of a quantiser", choice, allowed)
+        if number == 0 and branch == 1 and self.second_branch is not None:
+            return self.second_branch
+        return self.of_cell(number)
+
+
+def precision(name: str) -> Precision:
+    """Return one quantiser for weights and activations: float, binary, ternary, 4-bit.
+
+    Any number of bits from 1 to 16 may stand in place of 4.
+    """
+    if match := re.fullmatch(r"(\d+)-bit", name):
+        quantizer = Quantizer("kbit", bits=int(match[1]))
+    else:
+        check_choice("precision", name, ("float", "binary", "ternary", "4-bit"))
+        quantizer = Quantizer(name)
+    return Precision(quantizer, quantizer)
+
+
+def uniform(name: str, *, stem: str | None = None) -> QuantPolicy:
+    """Return the policy of one precision everywhere but in the classifier.
+
+    Args:
+        name: see `precision`.
+        stem: another one for the stem.
+    """
+    everywhere = precision(name)
+    first = precision(stem or name)
+    head = everywhere.activations
+    return QuantPolicy((everywhere,), first.weights, head, everywhere)
+
+
+def deployable(name: str, *, stem: str = "4-bit") -> QuantPolicy:
+    """Return the policy of one precision whose every convolution reads integers."""
+    return dataclasses.replace(
+        uniform(name, stem=stem),
+        image_bits=8,
+        inner_activation=True,
+        quantize_inputs=True,
+    )
+
+
+def reference(bits: int = 4, *, published: bool = False) -> QuantPolicy:
+    """Return the mixed policy: k bits in the stem and in cell 0, ternary afterwards.
+
+    Args:
+        bits: k.
+        published: keep second branches of cell 0 ternary.
+    """
+    first, rest = precision(f"{bits}-bit"), precision("ternary")
+    return QuantPolicy(
+        (first, rest),
+        first.weights,
+        rest.activations,
+        rest,
+        second_branch=rest if published else None,
+    )
+
+
+PRESETS: dict[str, Callable[[int], QuantPolicy]] = {
+    "deployable": lambda bits: deployable("binary", stem=f"{bits}-bit"),
+    "deployable_ternary": lambda bits: deployable("ternary", stem=f"{bits}-bit"),
+    "deployable_kbit": lambda bits: deployable(f"{bits}-bit", stem=f"{bits}-bit"),
+    "reference": lambda bits: reference(bits),
+    "published": lambda bits: reference(bits, published=True),
+    "all_binary": lambda bits: uniform("binary"),
+    "all_ternary": lambda bits: uniform("ternary"),
+    "all_kbit": lambda bits: uniform(f"{bits}-bit"),
+    "float": lambda bits: uniform("float"),
+}
+"""Policies by name, as functions of k."""
+
+
+def preset(name: str, *, bits: int = 4, choices: tuple[str, ...] = ()) -> QuantPolicy:
+    """Return a policy by name.
+
+    Args:
+        name: key of `PRESETS`.
+        bits: k, where there are quantisers of k bits.
+        choices: precisions that an architecture may choose from.
+
+    Raises:
+        UsageError: for an unknown name, or bits outside 1..16.
+    """
+    check_choice("policy", name, PRESETS)
+    check_range("bits", bits, low=1, high=16)
+    policy = PRESETS[name](bits)
+    return dataclasses.replace(policy, choices=tuple(map(precision, choices)))
