@@ -19,16 +19,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks import routing_rules_torch as rules
+from benchmarks import routing_rewards_torch as rewards
 from benchmarks import routing_torch as loop
 
 PATTERNS = ("net_*.npz", "net[0-9]*_*.npz", "model_routed_*_wpl_*.npz")
 NAMES = {"WPL": "wpl"}
 REWARDS = {
-    "base": rules.Zero,
-    "manual": rules.Manual,
-    "collab": rules.Collaboration,
-    "running": rules.RunningAverage,
+    "base": rewards.Zero,
+    "manual": rewards.Manual,
+    "collab": rewards.Collaboration,
+    "running": rewards.RunningAverage,
 }
 Arrays = dict[str, np.ndarray]
 

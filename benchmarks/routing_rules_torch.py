@@ -4,14 +4,15 @@ The formulas are the published ones, with what they got wrong (Rosenbaum et al. 
 Cases et al. 2019): `compat=True` of our decisions. See `routing_torch`.
 """
 
-from collections import deque
+import abc
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from benchmarks.routing_rewards_torch import Zero
 
 CHANNELS, TINY = 5, 1e-6
 Given = dict[str, torch.Tensor]
@@ -28,61 +29,6 @@ class Meta:
         """Return one list for each name, with None where a step lacks it."""
         names = {name for step in self.steps for name in step}
         return {name: [step.get(name) for step in self.steps] for name in names}
-
-
-class Zero:
-    """No reward of actions, of which there are so many."""
-
-    def __init__(self, actions: int):
-        self.actions = actions
-
-    def register(self, action: int) -> None: ...
-
-    def query(self, action: int) -> float:
-        return 0.0
-
-
-class Manual(Zero):
-    """0.1 for the first action, 0.2 for the second, and so on."""
-
-    def query(self, action: int) -> float:
-        return 0.1 * (action + 1)
-
-
-class Collaboration(Zero):
-    """The share of an action among the last ones, times the ratio, twice."""
-
-    ratio, window = 0.3, 256
-
-    def __init__(self, actions: int):
-        super().__init__(actions)
-        self.history = deque(maxlen=self.window)
-
-    def register(self, action: int) -> None:
-        self.history.append(action)
-
-    def query(self, action: int) -> float:
-        share = self.ratio * self.history.count(action) / len(self.history)
-        return self.ratio * share
-
-
-class RunningAverage(Zero):
-    """A running frequency of actions, times the ratio."""
-
-    ratio, window = 0.3, 32
-
-    def __init__(self, actions: int):
-        super().__init__(actions)
-        self.share = np.zeros(actions)
-
-    def register(self, action: int) -> None:
-        keep = 10 ** (-1 / self.window)
-        new = keep * self.share
-        new[action] += 1 - keep
-        self.share = new / new.sum()
-
-    def query(self, action: int) -> float:
-        return self.ratio * float(self.share[action])
 
 
 class Table(nn.Module):
@@ -115,7 +61,7 @@ def draw(log: torch.Tensor) -> torch.Tensor:
     return torch.distributions.Categorical(logits=log.detach()).sample()
 
 
-class Decision(nn.Module):
+class Decision(nn.Module, abc.ABC):
     """Choose a module for every sample, by the agent that acts for it."""
 
     second = 0
@@ -177,13 +123,13 @@ class Decision(nn.Module):
         present = sorted({owner[i] for i in active})
         return [(a, [i for i in active if owner[i] == a]) for a in present]
 
+    @abc.abstractmethod
     def act(self, x, agent: int, given: Given):
         """Return batch, actions, greedy actions and statistics `[n, K, channels]`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def loss(self, now, action, after, after_action, reward, returns, final, last):
         """Return the loss of each step, from statistics `[N, K, channels]`."""
-        raise NotImplementedError
 
     def seen(self, x: torch.Tensor) -> torch.Tensor:
         return x.detach() if self.detach else x

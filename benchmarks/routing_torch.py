@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.routing_rules_torch import ALGORITHMS, Collaboration, Meta
+from benchmarks.routing_rewards_torch import Collaboration
+from benchmarks.routing_rules_torch import ALGORITHMS, Meta
 
 
 class Selection(nn.Module):
