@@ -4,12 +4,15 @@ Running statistics are averages over the updates, corrected for their start, so 
 first update replaces the initial values; the running variance is the unbiased one.
 """
 
+import functools
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from enasq.batch_gradient import normalize_batch
 from shared.errors import check_choice
 from shared.layers import norm
 from shared.model import Variables
@@ -66,16 +69,19 @@ def batch_norm(
         Ioffe and Szegedy (2015).
     """
     check_choice("mode", mode, MODES)
-    if mode == "batch":
-        mean, var = norm.moments(x, axis_name=axis_name)
-        return norm.normalize(params, x, mean, var, epsilon=float(epsilon)), state
-    return norm.batch_norm(
+    running = functools.partial(
+        norm.batch_norm,
         params,
         state,
-        x,
-        train=mode == "train",
         decay=float(momentum),
         epsilon=float(epsilon),
         average="debiased",
         axis_name=axis_name,
     )
+    if mode == "eval":
+        return running(x, train=False)
+    y = normalize_batch(params, x, epsilon=float(epsilon), axis_name=axis_name)
+    if mode == "train":
+        # The same moments again, which a compiler computes once.
+        _, state = running(jax.lax.stop_gradient(x), train=True)
+    return y, state

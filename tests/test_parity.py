@@ -15,7 +15,13 @@ FILES = sorted(GOLDEN.glob("*/*.npz"))
 # Systems whose files are cheap enough to be compared in both precisions every time.
 CHEAP = {"gaitprop"}
 # Files too large to be compared every time.
-LARGE = {"resnet110_unmasked_train", "ac_tree_a", "cr_tree_a"}
+LARGE = {
+    "resnet110_unmasked_train",
+    "ac_tree_a",
+    "cr_tree_a",
+    "child_search_a",
+    "child_fixed_a",
+}
 
 
 def comparisons():
