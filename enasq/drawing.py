@@ -216,8 +216,9 @@ def _draw_box(
     from matplotlib.patches import FancyBboxPatch
 
     (x, y), (width, height) = centre, size
-    # Two lines need more room.
-    height *= 1 + 0.4 * box.text.count("\n")
+    # Two lines need more room, below: arrows end at the top.
+    more = 0.4 * height * box.text.count("\n")
+    height, y = height + more, y - more / 2
     patch = FancyBboxPatch(
         (x - width / 2, y - height / 2),
         width,
