@@ -17,6 +17,8 @@ class Behaviour:
             and only passes gradients on.
         rescale: multiply the gradients of k-bit separable kernels by the Glorot factor
             of their learning rates.
+        head_range: quantised networks start from classifiers of U(-range, range). With
+            the published 1 first logits are so large that little is learned.
         momentum: of running statistics.
         epsilon: added to variances.
         keep: probability to keep a value that goes into the classifier, in training.
@@ -27,6 +29,7 @@ class Behaviour:
 
     train_aux_head: bool = True
     rescale: bool = False
+    head_range: float | int = 0.1
     momentum: float | int = 0.9
     epsilon: float | int = norm.EPSILON
     keep: float | int = 1.0
@@ -35,7 +38,7 @@ class Behaviour:
 
     def __post_init__(self):
         check_ranges(self, "momentum", low=0, high=1)
-        check_ranges(self, "epsilon", low=0, low_open=True)
+        check_ranges(self, "epsilon", "head_range", low=0, low_open=True)
         check_ranges(self, "keep", "drop_path_keep", low=0, high=1, low_open=True)
         check_ranges(self, "drop_path_steps", low=1)
 
@@ -47,4 +50,5 @@ def clean(**changes: float | int | bool) -> Behaviour:
 
 def compat(**changes: float | int | bool) -> Behaviour:
     """Return that of the published program, with fields changed."""
-    return Behaviour(**({"train_aux_head": False, "rescale": True} | changes))  # type: ignore[arg-type]
+    quirks = {"train_aux_head": False, "rescale": True, "head_range": 1.0}
+    return Behaviour(**(quirks | changes))  # type: ignore[arg-type]

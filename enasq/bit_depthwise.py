@@ -73,7 +73,7 @@ def depthwise(
     """
     pads = _check(x, kernel, strides, padding, fill)
     window = (kernel.planes.shape[1], kernel.planes.shape[2])
-    low, high = _bounds(x, kernel)
+    low, high = bounds(x, kernel)
     width = max((-low - 1).bit_length(), high.bit_length()) + 1
     fills = [
         bit_conv.ones_words(x.length) if fill == "one" and i == 0 else 0
@@ -94,7 +94,7 @@ def depthwise(
     for t in range(weights.shape[1]):
         valid = None if within is None else within[..., t]
         a, b = [plane[t] for plane in seen], list(weights[:, t])
-        constant = constant + _tap(a, x.kind, b, kernel.kind, valid, buckets)
+        constant = constant + tap(a, x.kind, b, kernel.kind, valid, buckets)
     words = bit_conv.ones_words(x.length)
     _add_constant(buckets, constant, width, words)
     tail = jnp.asarray(words).reshape(1, 1, 1, -1)
@@ -115,7 +115,7 @@ def _check(
     return bit_conv.pads_of(padding, x.planes.shape[2:4], window, strides)
 
 
-def _bounds(x: Packed, kernel: Packed) -> tuple[int, int]:
+def bounds(x: Packed, kernel: Packed) -> tuple[int, int]:
     """Return the least and the largest possible sum."""
     one, two = (packing.span(p.kind, p.planes.shape[0]) for p in (x, kernel))
     products = [a * b for a in one for b in two]
@@ -133,7 +133,7 @@ def _put(buckets: Buckets, factor: int, bits: Array) -> int:
     return 0 if factor > 0 else factor
 
 
-def _tap(
+def tap(
     a: list[Array],
     a_kind: str,
     b: list[Array],

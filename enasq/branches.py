@@ -6,13 +6,14 @@ computed. In cells with strides inside, nodes 0 and 1 are larger and lie apart.
 
 The gradient is by hand, for the whole of a cell: that of a switch would keep what every
 operation needs, and that of a gather a copy of all nodes for every branch. Here it is
-again a loop over the branches with a switch, and adds to one array for all nodes.
+again a loop over the branches with a switch, and adds to one array for all nodes. Only
+nodes are kept, and each operation is computed again on the way back: to keep its sums
+takes longer, as room for them is filled for every branch, whatever its operation.
 
 Reference: Pham et al. (2018), section 2.4.
 """
 
 import functools
-from typing import Any
 
 import jax
 from jax import lax
@@ -21,16 +22,18 @@ from jaxtyping import Array
 
 from enasq.joining import output_gradient, output_of
 from enasq.operations import (
-    SUMS,
     Edges,
     Inside,
     Operation,
     Stacked,
     add,
     edges,
+    nested,
     number_of,
     pick,
     places,
+    row_of,
+    rows_of,
     table_of,
 )
 from enasq.units import Outputs, Tree
@@ -46,20 +49,19 @@ def combine(inside: Inside, params: Tree, code: Array, inputs: Stacked) -> Outpu
         code: of the cell; may be traced.
         inputs: nodes 0 and 1.
     """
-    groups, _ = _forward(inside, params, edges(code), inputs, keep=False)
+    groups = _forward(inside, params, edges(code), inputs)
     return output_of(inside, params, code, groups)
 
 
 def _combine_fwd(inside: Inside, params: Tree, code: Array, inputs: Array):
-    keep = not inside.recompute
-    groups, sums = _forward(inside, params, edges(code), inputs, keep=keep)
-    return output_of(inside, params, code, groups), (params, code, groups, sums)
+    groups = _forward(inside, params, edges(code), inputs)
+    return output_of(inside, params, code, groups), (params, code, groups)
 
 
 def _combine_bwd(inside: Inside, kept: tuple, g: Array):
-    params, code, groups, sums = kept
+    params, code, groups = kept
     output_g, groups_g = output_gradient(inside, params, code, groups, g)
-    banks_g, groups_g = _backward(inside, params, edges(code), groups, sums, groups_g)
+    banks_g, groups_g = _backward(inside, params, edges(code), groups, groups_g)
     return output_g | banks_g, None, groups_g[0][:2]
 
 
@@ -75,32 +77,28 @@ def _start_nodes(inside: Inside, inputs: Array) -> tuple[Array, ...]:
 
 
 def _forward(
-    inside: Inside, params: Tree, walk: Edges, inputs: Array, *, keep: bool
-) -> tuple[tuple[Array, ...], Any]:
-    """Return the nodes, and the sums that branches keep `[branches, ...]`."""
+    inside: Inside, params: Tree, walk: Edges, inputs: Array
+) -> tuple[Array, ...]:
+    """Return the nodes."""
     operations, table = table_of(inside)
 
     def branch(operation: Operation):
-        def run(params: Tree, groups: tuple[Array, ...], edge: Edges):
-            place = places(inside, edge.index)[operation.group][1]
-            y, sums = operation.forward(
-                params, edge, pick(groups[operation.group], place)
-            )
-            if sums is None:
-                sums = (jnp.zeros_like(y),) * SUMS
-            return y, sums if keep else None
+        def run(params: Tree, groups: tuple[Array, ...], edge: Edges) -> Array:
+            own, group = row_of(operation.weights, params, edge), operation.group
+            place = places(inside, edge.index)[group][1]
+            return operation.run(own, pick(groups[group], place))
 
         return run
 
     def step(groups: tuple[Array, ...], edge: Edges):
         number = number_of(inside, table, edge)
-        y, sums = lax.switch(
+        y = lax.switch(
             number, [branch(one) for one in operations], params, groups, edge
         )
         place = places(inside, edge.target)[-1][1]
-        return (*groups[:-1], add(groups[-1], place, y)), sums
+        return (*groups[:-1], add(groups[-1], place, y)), None
 
-    return lax.scan(step, _start_nodes(inside, inputs), walk)
+    return lax.scan(step, _start_nodes(inside, inputs), walk)[0]
 
 
 def _backward(
@@ -108,7 +106,6 @@ def _backward(
     params: Tree,
     walk: Edges,
     groups: tuple[Array, ...],
-    sums: Any,
     groups_g: tuple[Array, ...],
 ) -> tuple[Tree, tuple[Array, ...]]:
     """Return the gradients by the shared weights, and those by the nodes."""
@@ -117,12 +114,14 @@ def _backward(
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), shared)
 
     def branch(operation: Operation):
-        def run(params, groups, edge, sums, g):
-            own = operation.group
+        weights, own = operation.weights, operation.group
+
+        def run(params: Tree, groups: tuple[Array, ...], edge: Edges, g: Array):
             x = pick(groups[own], places(inside, edge.index)[own][1])
-            if sums is None:
-                _, sums = operation.forward(params, edge, x)
-            found, x_g = operation.backward(params, edge, x, sums, g)
+            # Its forward pass once more.
+            _, back = jax.vjp(operation.run, row_of(weights, params, edge), x)
+            row_g, x_g = back(g)
+            found = nested(weights, row_g) if weights else {}
             found = nothing | {n: nothing[n] | part for n, part in found.items()}
             return found, tuple(
                 x_g if n == own else jnp.zeros(group.shape[1:], group.dtype)
@@ -131,12 +130,11 @@ def _backward(
 
         return run
 
-    def step(groups_g: tuple[Array, ...], given: tuple[Edges, Any]):
-        edge, sums = given
+    def step(groups_g: tuple[Array, ...], edge: Edges):
         g = pick(groups_g[-1], places(inside, edge.target)[-1][1])
         number = number_of(inside, table, edge)
         found, parts = lax.switch(
-            number, [branch(one) for one in operations], params, groups, edge, sums, g
+            number, [branch(one) for one in operations], params, groups, edge, g
         )
         spots = places(inside, edge.index)
         groups_g = tuple(
@@ -145,8 +143,8 @@ def _backward(
         )
         return groups_g, found
 
-    groups_g, found = lax.scan(step, groups_g, (walk, sums), reverse=True)
-    place = {"banks": walk.row, "strided": 2 * walk.place + walk.index}
+    groups_g, found = lax.scan(step, groups_g, walk, reverse=True)
+    place = rows_of(walk)
     scatter = lambda name: jax.tree.map(
         lambda leaf, rows: jnp.zeros_like(leaf).at[place[name]].add(rows),
         shared[name],

@@ -10,10 +10,11 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from enasq import layers, units
+from enasq import exact, layers, units
 from enasq.behaviour import Behaviour
 from enasq.depthwise import explicit
 from enasq.plan import Aux, Cell, Plan, Source
+from enasq.pointwise import pointwise
 from enasq.policy import QuantPolicy
 from enasq.quantization import Quantizer
 from enasq.units import Images, Norms, Outputs, Tree
@@ -67,7 +68,11 @@ def stem(
     if policy.image_bits:
         x = fixed_point_image(x, policy.image_bits)
     y = image_conv(params["conv"], x, policy.stem)
-    return units.normalize(params, state, y, norms)
+    sums = None
+    if norms.mode == "exact":
+        shape = params["conv"]["kernel"].shape
+        sums = exact.sums_of(policy.stem, shape, policy.image_bits)
+    return units.normalize(params, state, y, norms, sums)
 
 
 def image_conv(
@@ -95,7 +100,7 @@ def image_conv(
         for u in range(rows)
         for v in range(columns)
     ]
-    return jnp.concatenate(windows, -1) @ kernel.reshape(-1, outputs)
+    return pointwise(jnp.concatenate(windows, -1), kernel.reshape(-1, outputs))
 
 
 def fixed_point_image(x: Images, bits: int) -> Images:
@@ -147,16 +152,15 @@ def init_head(
     classes: int,
     policy: QuantPolicy,
     *,
+    high: float | int,
     dtype: DTypeLike = jnp.float32,
 ) -> Tree:
-    """Return the parameters of `head`."""
+    """Return the parameters of `head`; see `Behaviour` for the range of its kernel."""
     dense, other = jax.random.split(key)
     params = layers.init_dense(dense, inputs, classes, policy.classifier, dtype=dtype)
     if policy.classifier.name == "float" and policy.head.name != "float":
-        # As the published program starts all of its matrices.
-        params = {
-            "kernel": jax.random.uniform(dense, (inputs, classes), dtype, -1.0, 1.0)
-        }
+        shape = inputs, classes
+        params = {"kernel": jax.random.uniform(dense, shape, dtype, -high, high)}
     return {"dense": params} | units.learned(other, policy.head, inputs, dtype)
 
 
@@ -189,6 +193,7 @@ def init_aux(
     classes: int,
     policy: QuantPolicy,
     *,
+    high: float | int,
     dtype: DTypeLike = jnp.float32,
 ) -> Tree:
     """Return the parameters of `aux_head`, which has no running statistics."""
@@ -202,7 +207,7 @@ def init_aux(
     return {
         "project": make(first, 1, aux.channels, middle),
         "window": make(second, aux.size, middle, last, own.activations),
-        "head": init_head(third, last, classes, policy, dtype=dtype),
+        "head": init_head(third, last, classes, policy, high=high, dtype=dtype),
     } | units.learned(other, own.activations, aux.channels, dtype)
 
 

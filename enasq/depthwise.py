@@ -11,6 +11,7 @@ on the way back or inside compiled loops and branches. Two layouts make it fast 
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -26,8 +27,11 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 HOW = ("auto", "shift", "grouped")
 
-LANES = 512
+LANES = 96
 """Images times channels that the kernel's gradient takes at a time, about."""
+
+WIDTH = 16
+"""Numbers of the widest registers."""
 
 POINTS = 32
 """Points of a row whose products are written out, at most: it takes time to compile."""
@@ -189,8 +193,9 @@ def kernel_gradient(
         g: gradient by its outputs.
     """
     (batch, high, wide, channels), (rows, columns) = g.shape, window
-    parts = -(-batch * channels // LANES)
-    images = -(-batch // parts)
+    # Lanes that fill whole registers: others take up to three times as long.
+    whole = WIDTH // math.gcd(WIDTH, channels)
+    images = min(whole * max(LANES // (whole * channels), 1), batch)
     parts = -(-batch // images)
     blocks = -(-wide // POINTS)
     points = -(-wide // blocks)

@@ -19,16 +19,16 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Int, Key
 
 from enasq import cell as cells
-from enasq import child, pools, units
+from enasq import child, exact, pools, units
 from enasq.behaviour import Behaviour
 from enasq.cell import Architecture
 from enasq.drop_path import drop_path, keep_rate
 from enasq.plan import Cell, Network, Plan, plan
-from enasq.policy import Precision, QuantPolicy
+from enasq.policy import Precision, QuantPolicy, obstacle
 from enasq.quantization import Quantizer
 from enasq.records import KERNELS
 from enasq.units import Images, Kind, Norms, Tree
-from shared.errors import UsageError
+from shared.errors import UsageError, check_choice
 from shared.model import Model, Variables
 
 Step = int | Int[Array, ""]
@@ -62,12 +62,14 @@ class Fixed(NamedTuple):
         policy: its quantisers.
         behaviour: the rest.
         codes: of the normal and the reduction cell, as tuples.
+        axis_name: mesh axis over which training batches are shared out.
     """
 
     plan: Plan
     policy: QuantPolicy
     behaviour: Behaviour
     codes: tuple[tuple[tuple[int, ...], ...], ...]
+    axis_name: str | None = None
 
     @property
     def arc(self) -> Architecture:
@@ -176,11 +178,12 @@ def init(
         parts[name] = _init_cell(
             jax.random.fold_in(rest, cell.number), net, cell, dtype
         )
-    last = net.plan.cells[-1].channels
-    params = child.init_head(head, last, network.classes, policy, dtype=dtype)
+    last, high = net.plan.cells[-1].channels, net.behaviour.head_range
+    how = {"high": high, "dtype": dtype}
+    params = child.init_head(head, last, network.classes, policy, **how)
     parts["head"] = Variables(params, {})
     if net.plan.aux is not None:
-        params = child.init_aux(aux, net.plan.aux, network.classes, policy, dtype=dtype)
+        params = child.init_aux(aux, net.plan.aux, network.classes, policy, **how)
         parts["aux_head"] = Variables(params, {})
     return child.collect(parts)
 
@@ -234,10 +237,22 @@ def run(
     train: bool,
     key: Array | None = None,
     step: Step = 0,
+    rule: str = "auto",
 ) -> Trace:
-    """Pass images through a network; arguments as of the model's `apply`."""
-    own = net.behaviour
-    norms = Norms("train" if train else "eval", own.momentum, own.epsilon)
+    """Pass images through a network; arguments as of the model's `apply`.
+
+    Args:
+        rule: of evaluation: "float"; "exact", that of exported networks, see
+            `enasq.exact`; or "auto": the latter for policies that can be exported.
+    """
+    check_choice("rule", rule, ("auto", "float", "exact"))
+    own, why = net.behaviour, obstacle(net.policy)
+    if rule == "exact" and why:
+        raise UsageError("rule", rule, f"'float', for {why}")
+    mode = "eval" if rule == "float" or why else "exact"
+    norms = Norms(mode, own.momentum, own.epsilon)
+    if train:
+        norms = norms._replace(mode="train", axis_name=net.axis_name)
     params, state = variables
     head_key = child.drop_key(key, own, train=train)
     drop = _dropper(net, key, step, train=train)
@@ -331,8 +346,11 @@ def _operate(
         kind, states = _kind(net, branch.precision), {}
         for name, own in (("stack_0", stride), ("stack_1", 1)):
             given = params[name], state.get(name, {})
-            x, states[name] = units.separable(*given, x, kind, norms, stride=own)
+            how = {"stride": own, "node": name == "stack_1"}
+            x, states[name] = units.separable(*given, x, kind, norms, **how)
         return x, states
+    if branch.op == cells.AVG_POOL and norms.mode == "exact":
+        return exact.avg_pool(x, stride=stride), state
     if branch.op == cells.AVG_POOL:
         return pools.avg_pool(x, stride=stride), state
     if branch.op == cells.MAX_POOL:

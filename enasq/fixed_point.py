@@ -5,15 +5,17 @@ from its integer sum:
 
     value = (acc multiplier + start + 2^(S-F-1)) >> (S - F)
 
-with multiplier and start the norm's gain and shift times 2^S, rounded to whole numbers.
-Everything after that is exact: adding values, comparing them with thresholds, and the
-same arithmetic again in float32 as long as values stay below 2^24.
+with multiplier and start the norm's gain and shift times 2^S, rounded to whole numbers
+in float32: a compiled program finds the same ones as NumPy does. Means of a window of
+values are rounded to the nearest multiple, halves upwards. Everything else is exact:
+adding values, comparing them with thresholds, and the same arithmetic again in float32
+as long as values stay below 2^24.
 
 Reference: Jacob et al. (2018), arXiv 1712.05877.
 """
 
 import dataclasses
-import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,31 +62,52 @@ def scale_of(
     Raises:
         UsageError: if values may pass what 32 bits hold with so fine a fraction.
     """
-    factor = np.asarray(norm.factor, np.float64)
-    gain = factor * float(alpha)
-    start = np.asarray(norm.offset, np.float64) - np.asarray(norm.mean) * factor
-    reach = float(np.max(np.abs(gain) * bound + np.abs(start)))
+    multiplier, start, shift, reach = numbers(norm, bound, alpha, fraction, np)
+    if shift <= 0:
+        hint = f"Normalised values reach {float(reach):.3g}."
+        raise UsageError("fraction", fraction, f"an integer < {fraction + shift}", hint)
+    return Scale(jnp.asarray(multiplier), jnp.asarray(start), int(shift))
+
+
+def numbers(
+    norm: thresholds.Affine, bound: int, alpha: float | int, fraction: int, xp: Any
+) -> tuple[Any, Any, Any, Any]:
+    """Return multiplier, start and shift of `Scale`, and the largest value.
+
+    Args:
+        norm, bound, alpha, fraction: as of `scale_of`.
+        xp: `numpy`, or `jax.numpy` for norms that are traced.
+    """
+    clip = lambda x: xp.clip(x, -np.float32(thresholds.FAR), np.float32(thresholds.FAR))
+    # Clipped, no product and sum are compiled into one operation.
+    gain = clip(norm.factor * np.float32(alpha))
+    start = norm.offset - clip(norm.mean * norm.factor)
+    reach = xp.max(clip(xp.abs(gain) * np.float32(bound)) + xp.abs(start))
     # One bit of room takes the roundings, and the half that is added.
-    places = min(30 - math.frexp(max(reach, 1.0))[1], 24 + fraction)
-    if places <= fraction:
-        hint = f"Normalised values reach {reach:.3g}."
-        raise UsageError("fraction", fraction, f"an integer < {places}", hint)
-    half = 2 ** (places - fraction - 1)
-    whole = lambda x: np.rint(x * 2.0**places)
-    return Scale(
-        jnp.asarray(whole(gain), jnp.int32),
-        jnp.asarray(whole(start) + half, jnp.int32),
-        places - fraction,
-    )
+    exponent = xp.frexp(xp.maximum(reach, np.float32(1)))[1]
+    places = xp.minimum(30 - exponent, 24 + fraction).astype(np.int32)
+    shift = places - fraction
+    half = xp.left_shift(np.int32(1), xp.maximum(shift - 1, 0)).astype(np.int32)
+    whole = lambda x: xp.rint(xp.ldexp(x, places)).astype(np.int32)
+    return whole(gain), whole(start) + half, shift, reach
 
 
 def apply(
     scale: Scale, acc: Int[Array, "*rows channels"]
 ) -> Int32[Array, "*rows channels"]:
     """Return normalised sums as multiples of 2^-F."""
+    return value(acc, scale.multiplier, scale.start, scale.shift)
+
+
+def value(acc: Any, multiplier: Any, start: Any, shift: Any) -> Any:
+    """Return what `apply` does, of numbers that may be traced."""
     wide = lambda x: x.reshape((1,) * (acc.ndim - 1) + (-1,))
-    value = acc.astype(jnp.int32) * wide(scale.multiplier) + wide(scale.start)
-    return value >> scale.shift
+    return (acc.astype(jnp.int32) * wide(multiplier) + wide(start)) >> shift
+
+
+def mean(total: Any, count: Any) -> Any:
+    """Return whole numbers over counts, to the nearest, halves upwards; exact."""
+    return (2 * total + count) // (2 * count)
 
 
 def fold(

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key
 
 from enasq import depthwise as shifts
 from enasq import quantization
+from enasq.pointwise import pointwise
 from enasq.quantization import Quantizer
 from enasq.schemes import glorot_bound
 from enasq.straight_through import scale_gradient
@@ -164,7 +165,7 @@ def conv(
     _check_inputs(kernel.shape[2], x)
     if kernel.shape[:2] == (1, 1):
         shifts.check_padding(padding)
-        y = x[..., ::stride, ::stride, :] @ kernel[0, 0]
+        y = pointwise(x[..., ::stride, ::stride, :], kernel[0, 0])
     else:
         pads = shifts.explicit(padding, x.shape[-3:-1], kernel.shape[:2], stride)
         y = convolutions.conv({"kernel": kernel}, x, stride=stride, padding=pads)
@@ -260,15 +261,17 @@ def rate_multiplier(
     return 1.0 if setting is None else float(setting)
 
 
-def project(weights: Any, high: float | int | None) -> Any:
-    """Clip all latent weights of a tree to [-high, high]; None leaves them.
+def project(weights: Any, limits: tuple[float | int, float | int] | None) -> Any:
+    """Clip all latent weights of a tree to a range; None leaves them.
 
-    To be done after each step of an optimiser: beyond its range a weight of a binary
-    or k-bit kernel has no gradient, and would stay there for ever.
+    To be done after each step of an optimiser: beyond its range (see
+    `quantization.latent_range`) a weight of a binary or k-bit kernel has no gradient,
+    and would stay there for ever.
     """
-    if high is None:
+    if limits is None:
         return weights
-    return jax.tree.map(lambda w: jnp.clip(w, -high, high), weights)
+    low, high = limits
+    return jax.tree.map(lambda w: jnp.clip(w, low, high), weights)
 
 
 def dropout_no_scale(

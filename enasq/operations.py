@@ -1,15 +1,11 @@
-"""The operations of a shared-weight cell, and what each of them keeps.
-
-A convolution keeps its sums, two of each separable convolution, in the common shape of
-the cell's blocks; the others keep nothing. Each has its way back by hand: a switch over
-functions with automatic gradients would keep what every one of them needs.
+"""The operations of a shared-weight cell, by their numbers.
 
 Reference: Pham et al. (2018), section 2.4.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,9 +25,6 @@ Stacked = Float[Array, "nodes batch height width channels"]
 
 STACKS = ("stack_0", "stack_1")
 
-SUMS = 2 * len(STACKS)
-"""Sums that a branch keeps."""
-
 
 class Inside(NamedTuple):
     """What the inside of a cell is made of, hashable.
@@ -44,7 +37,6 @@ class Inside(NamedTuple):
         raw: what reductions of single nodes read: quantised, or None for floats.
         inner, rescale: see `units.Kind`.
         norms: always those of the batch.
-        recompute: keep no sums for the gradient, but compute them again.
     """
 
     blocks: int
@@ -55,7 +47,6 @@ class Inside(NamedTuple):
     inner: bool
     rescale: bool
     norms: Norms
-    recompute: bool = False
 
 
 class Edges(NamedTuple):
@@ -80,13 +71,13 @@ class Operation(NamedTuple):
     """One operation.
 
     Attributes:
-        forward: (params, edge, x) -> (outputs, sums); None for no sums.
-        backward: (params, edge, x, sums, g) -> (gradients by its rows, by x).
+        run: (row of its weights, x) -> outputs.
+        weights: where its weights lie among a cell's parameters; () for none.
         group: of the nodes that it reads.
     """
 
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    run: Callable[[Tree, Array], Array]
+    weights: tuple[str, ...] = ()
     group: int = 0
 
 
@@ -132,9 +123,25 @@ def add(stacked: Array, place: Array, x: Array) -> Array:
     return lax.dynamic_update_index_in_dim(stacked, total, place, 0)
 
 
-def pick_row(bank: Tree, row: Array) -> Tree:
-    """Return a row of shared weights."""
-    return jax.tree.map(lambda leaf: pick(leaf, row), bank)
+def row_of(weights: tuple[str, ...], params: Tree, edge: Edges) -> Tree:
+    """Return the row that a branch has of some weights."""
+    if not weights:
+        return {}
+    own = functools.reduce(lambda tree, name: tree[name], weights, params)
+    row = rows_of(edge)[weights[0]]
+    return jax.tree.map(lambda leaf: pick(leaf, row), own)
+
+
+def rows_of(edge: Edges) -> dict[str, Array]:
+    """Return the rows of a branch by the names of the weights."""
+    return {"banks": edge.row, "strided": 2 * edge.place + edge.index}
+
+
+def nested(weights: tuple[str, ...], tree: Tree) -> Tree:
+    """Return the tree as it lies among a cell's parameters."""
+    for name in reversed(weights):
+        tree = {name: tree}
+    return tree
 
 
 def table_of(inside: Inside) -> tuple[list[Operation], np.ndarray]:
@@ -175,77 +182,24 @@ def _operation(
         own = Kind(precision, inside.inner, inside.rescale)
         return _convolution(inside, bank_name(KERNELS[kind]), own, stride)
     if precision is not None:
-        return _strided_identity(inside, precision)
+        # The factorised reduction that stands for an identity with a stride.
+        run = functools.partial(reduce_raw, inside, precision)
+        return Operation(run, ("strided",))
     if kind == cells.IDENTITY:
-        return _plain(lambda x: x)
+        return Operation(lambda own, x: x)
     pool = pools.avg_pool if kind == cells.AVG_POOL else pools.max_pool
-    return _plain(functools.partial(pool, stride=stride))
-
-
-def _plain(run: Callable[[Array], Array]) -> Operation:
-    """Return an operation without weights."""
-
-    def forward(params, edge, x):
-        return run(x), None
-
-    def backward(params, edge, x, sums, g):
-        return {}, jax.vjp(run, x)[1](g)[0]
-
-    return Operation(forward, backward)
+    return Operation(lambda own, x: pool(x, stride=stride))
 
 
 def _convolution(inside: Inside, name: str, kind: Kind, stride: int) -> Operation:
-    """Return two separable convolutions; their sums are kept."""
-    first = lambda stride: lambda own, x: units.spread(own, x, kind, stride=stride)
-    second = lambda own, x: units.mix(own, {}, x, kind, inside.norms)[0]
-    third = lambda own, x: units.normalize(own, {}, x, inside.norms)[0]
-    strides = (stride, 1)
+    """Return two separable convolutions."""
 
-    def forward(params, edge, x):
-        own, sums = pick_row(params["banks"][name], edge.row), []
-        for stack, step in zip(STACKS, strides, strict=True):
-            deep = first(step)(own[stack], x)
-            point = second(own[stack], deep)
-            x = third(own[stack], point)
-            sums += [deep, point]
-        return x, tuple(sums)
+    def run(own, x):
+        for stack, step in zip(STACKS, (stride, 1), strict=True):
+            x, _ = units.separable(own[stack], {}, x, kind, inside.norms, stride=step)
+        return x
 
-    def backward(params, edge, x, sums, g):
-        own, found = pick_row(params["banks"][name], edge.row), {}
-        xs = x, third(own[STACKS[0]], sums[1])
-        for number in (1, 0):
-            stack = STACKS[number]
-            # What a stage gives is known, so of its forward pass nothing remains.
-            steps = (
-                (third, sums[2 * number + 1]),
-                (second, sums[2 * number]),
-                (first(strides[number]), xs[number]),
-            )
-            parts = []
-            for run, given in steps:
-                part, g = jax.vjp(run, own[stack], given)[1](g)
-                parts.append(part)
-            found[stack] = jax.tree.map(lambda *leaves: sum(leaves), *parts)
-        return {"banks": {name: found}}, g
-
-    return Operation(forward, backward)
-
-
-def _strided_identity(inside: Inside, precision: Precision) -> Operation:
-    """Return the factorised reduction that stands for an identity with a stride."""
-    run = functools.partial(reduce_raw, inside, precision)
-
-    def own(params, edge):
-        return pick_row(params["strided"], 2 * edge.place + edge.index)
-
-    def forward(params, edge, x):
-        return run(own(params, edge), x), None
-
-    def backward(params, edge, x, sums, g):
-        found, g = jax.vjp(run, own(params, edge), x)[1](g)
-        return {"strided": found}, g
-
-    return Operation(forward, backward)
+    return Operation(run, ("banks", name))
 
 
 def reduce_raw(inside: Inside, precision: Precision, params: Tree, x: Array) -> Array:

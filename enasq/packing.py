@@ -11,6 +11,7 @@ kinds of codes, with the planes of each:
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -160,14 +161,17 @@ def along_last(vector: np.ndarray, like: Array) -> Array:
 
 
 def bit_planes(
-    values: Num[Array, "*shape"], kind: str, bits: int = 1
-) -> list[Bool[Array, "*shape"]]:
-    """Return the planes of codes, one boolean array each, the least first."""
+    values: Num[Array, "*shape"] | Num[np.ndarray, "*shape"], kind: str, bits: int = 1
+) -> list[Any]:
+    """Return the planes of codes, one boolean array each, the least first.
+
+    NumPy in, NumPy out.
+    """
     if kind == "binary":
         return [values > 0]
     if kind == "ternary":
         return [values != 0, values < 0]
-    whole = values.astype(jnp.int32)
+    whole = values.astype("int32")
     return [(whole >> i) & 1 == 1 for i in range(bits)]
 
 

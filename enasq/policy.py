@@ -20,7 +20,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from enasq.quantization import Quantizer
+from enasq.packing import MOST_BITS
+from enasq.quantization import QUANTIZERS, Quantizer
 from shared.errors import UsageError, check_choice, check_range
 
 
@@ -127,6 +128,41 @@ def deployable(name: str, *, stem: str = "4-bit") -> QuantPolicy:
     )
 
 
+def obstacle(policy: QuantPolicy) -> str | None:
+    """Return why networks of a policy cannot run on integers alone, None if they can.
+
+    They need images of fixed point, quantised inputs of every convolution, and
+    quantisers whose codes can be packed.
+    """
+    if not 1 <= policy.image_bits <= MOST_BITS:
+        return f"image_bits = {policy.image_bits}, not 1 to {MOST_BITS}"
+    if not policy.inner_activation or not policy.quantize_inputs:
+        name = "quantize_inputs" if policy.inner_activation else "inner_activation"
+        return f"{name} = False, so convolutions read sums"
+    pairs = [*policy.cells, *policy.choices]
+    pairs += [policy.second_branch] if policy.second_branch else []
+    used = [
+        policy.stem,
+        policy.head,
+        *(q for p in pairs for q in (p.weights, p.activations)),
+    ]
+    for quantizer in used:
+        if kind_of(quantizer) is None:
+            bits = "" if quantizer.bits is None else f" of {quantizer.bits} bits"
+            return f"quantiser {quantizer.name!r}{bits}, whose codes are not packed"
+    return None
+
+
+def kind_of(quantizer: Quantizer) -> tuple[str, int] | None:
+    """Return kind and bits of the codes that are packed, None if they cannot be."""
+    if quantizer.name in ("binary", "ternary"):
+        return quantizer.name, 1
+    packs = quantizer.name == "kbit" and quantizer.scale == "none"
+    if packs and quantizer.bits is not None and quantizer.bits <= MOST_BITS:
+        return "signed", quantizer.bits
+    return None
+
+
 def reference(bits: int = 4, *, published: bool = False) -> QuantPolicy:
     """Return the mixed policy: k bits in the stem and in cell 0, ternary afterwards.
 
@@ -173,3 +209,26 @@ def preset(name: str, *, bits: int = 4, choices: tuple[str, ...] = ()) -> QuantP
     check_range("bits", bits, low=1, high=16)
     policy = PRESETS[name](bits)
     return dataclasses.replace(policy, choices=tuple(map(precision, choices)))
+
+
+def with_range(policy: QuantPolicy, high: float | int | str) -> QuantPolicy:
+    """Return a policy whose weights have another range H, where quantisers have one."""
+
+    def changed(quantizer: Quantizer) -> Quantizer:
+        if "high" not in QUANTIZERS[quantizer.name].settings:
+            return quantizer
+        return dataclasses.replace(quantizer, high=high)
+
+    def both(own: Precision) -> Precision:
+        return Precision(changed(own.weights), own.activations)
+
+    second = policy.second_branch
+    return dataclasses.replace(
+        policy,
+        cells=tuple(map(both, policy.cells)),
+        stem=changed(policy.stem),
+        aux_head=both(policy.aux_head),
+        classifier=changed(policy.classifier),
+        second_branch=None if second is None else both(second),
+        choices=tuple(map(both, policy.choices)),
+    )

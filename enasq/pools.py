@@ -14,6 +14,7 @@ from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Float
 
+from enasq import fixed_point
 from enasq.depthwise import Pads, explicit
 
 WINDOW = 3
@@ -33,6 +34,18 @@ def max_pool(x: Images, *, stride: int = 1) -> Pooled:
 def avg_pool(x: Images, *, stride: int = 1) -> Pooled:
     """Take the mean of each window, of what is not padding."""
     return _mean(stride, (x.shape[1], x.shape[2]), x)
+
+
+def whole_means(x: Array, *, stride: int = 1) -> Array:
+    """Take the mean of each window of whole numbers, as `fixed_point.mean` rounds it.
+
+    No gradient flows.
+    """
+    pads = _pads(x, stride)
+    total = functools.reduce(jnp.add, _shifts(x, 0, pads, stride))
+    return fixed_point.mean(
+        total, _counts((x.shape[1], x.shape[2]), pads, stride, x.dtype)
+    )
 
 
 def _pads(x: Array, stride: int) -> Pads:

@@ -277,3 +277,23 @@ def latent_bound(quantizer: Quantizer, shape: Sequence[int]) -> float | None:
     if isinstance(limit, str):
         return float(schemes.bound(quantizer, shape))
     return limit
+
+
+def latent_range(
+    quantizer: Quantizer, shape: Sequence[int]
+) -> tuple[float, float] | None:
+    """Return the range in which latent weights have gradients, or None if all have.
+
+    That of k bits ends at the largest code, 1 - 2^(1 - k): weights that would be
+    rounded to a larger one have no gradient.
+
+    Args:
+        quantizer: of the weights.
+        shape: of the kernel.
+    """
+    bound = latent_bound(quantizer, shape)
+    if bound is None:
+        return None
+    if quantizer.name == "kbit" and quantizer.bits and quantizer.scale == "none":
+        return -bound, bound * (1 - 2.0 ** (1 - quantizer.bits))
+    return -bound, bound

@@ -60,16 +60,19 @@ class Shared(NamedTuple):
         plan: its cells.
         policy: its quantisers.
         behaviour: the rest.
+        axis_name: mesh axis over which batches are shared out.
     """
 
     plan: Plan
     policy: QuantPolicy
     behaviour: Behaviour
+    axis_name: str | None = None
 
     @property
     def norms(self) -> Norms:
         """How it normalises: always by the batch."""
-        return Norms("batch", self.behaviour.momentum, self.behaviour.epsilon)
+        own = self.behaviour
+        return Norms("batch", own.momentum, own.epsilon, self.axis_name)
 
 
 class Trace(NamedTuple):
@@ -156,11 +159,12 @@ def init(
     for name, cell in child.cells_of(net.plan):
         own = jax.random.fold_in(rest, cell.number)
         parts[name] = Variables(_init_cell(own, net, cell, dtype), {})
-    last = net.plan.cells[-1].channels
-    params = child.init_head(head, last, network.classes, policy, dtype=dtype)
+    last, high = net.plan.cells[-1].channels, net.behaviour.head_range
+    how = {"high": high, "dtype": dtype}
+    params = child.init_head(head, last, network.classes, policy, **how)
     parts["head"] = Variables(params, {})
     if net.plan.aux is not None:
-        params = child.init_aux(aux, net.plan.aux, network.classes, policy, dtype=dtype)
+        params = child.init_aux(aux, net.plan.aux, network.classes, policy, **how)
         parts["aux_head"] = Variables(params, {})
     return Variables(child.collect(parts).params, {})
 

@@ -13,7 +13,7 @@ from jax import numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from enasq import layers, norm, quantization
+from enasq import exact, layers, norm, quantization
 from enasq.policy import Precision
 from enasq.quantization import Quantizer
 from shared.model import Variables
@@ -27,11 +27,15 @@ SAMPLES = 256
 
 
 class Norms(NamedTuple):
-    """How a pass normalises; arguments of `enasq.norm.batch_norm`."""
+    """How a pass normalises; arguments of `enasq.norm.batch_norm`.
+
+    The mode may be "exact" too: running statistics, by the rules of `enasq.exact`.
+    """
 
     mode: str
     momentum: float | int = 0.9
     epsilon: float | int = norm.EPSILON
+    axis_name: str | None = None
 
 
 class Kind(NamedTuple):
@@ -77,9 +81,26 @@ def _with_norm(
 
 
 def normalize(
-    params: Tree, state: Tree, x: Images, norms: Norms
+    params: Tree,
+    state: Tree,
+    x: Images,
+    norms: Norms,
+    sums: exact.Sums | None = None,
+    *,
+    node: bool = True,
 ) -> tuple[Images, Tree]:
-    """Normalise by the unit's `norm`; return the outputs and the new state."""
+    """Normalise by the unit's `norm`; return the outputs and the new state.
+
+    Args:
+        params, state: of the unit.
+        x: sums of a convolution.
+        norms: how.
+        sums: what is known of the sums, for mode "exact".
+        node: whether the outputs go into nodes; that mode rounds them then.
+    """
+    if norms.mode == "exact" and sums is not None:
+        own = params["norm"], state["norm"], x, norms.epsilon
+        return exact.normalize(*own, sums, node=node), state
     y, changed = norm.batch_norm(
         params["norm"],
         state.get("norm", {}),
@@ -87,6 +108,7 @@ def normalize(
         mode=norms.mode,
         momentum=norms.momentum,
         epsilon=norms.epsilon,
+        axis_name=norms.axis_name,
     )
     return y, state | ({"norm": changed} if changed else {})
 
@@ -132,7 +154,24 @@ def unit(
     """Activate, convolve, normalise; without activation if that is None."""
     if activations is not None:
         x = activate(params, activations, x)
-    return normalize(params, state, layers.conv(params["conv"], x, weights), norms)
+    y = layers.conv(params["conv"], x, weights)
+    return normalize(
+        params, state, y, norms, _sums(params["conv"], norms, weights, activations)
+    )
+
+
+def _sums(
+    conv: Tree,
+    norms: Norms,
+    weights: Quantizer,
+    read: Quantizer | None,
+    *,
+    deep: bool = False,
+) -> exact.Sums | None:
+    """Return what mode "exact" has to know of the sums of a convolution."""
+    if norms.mode != "exact" or read is None:
+        return None
+    return exact.sums_of(weights, conv["kernel"].shape, read, deep=deep)
 
 
 def init_reduction(
@@ -171,7 +210,8 @@ def reduction(
     Each gives half of the channels; they are normalised together.
     """
     y = halve(params, x, weights, activations)
-    return normalize(params, state, y, norms)
+    sums = _sums(params["path_1"], norms, weights, activations)
+    return normalize(params, state, y, norms, sums)
 
 
 def halve(
@@ -216,12 +256,24 @@ def init_separable(
 
 
 def separable(
-    params: Tree, state: Tree, x: Images, kind: Kind, norms: Norms, *, stride: int = 1
+    params: Tree,
+    state: Tree,
+    x: Images,
+    kind: Kind,
+    norms: Norms,
+    *,
+    stride: int = 1,
+    node: bool = True,
 ) -> tuple[Outputs, Tree]:
-    """Activate, convolve each channel by itself, then point by point; normalise."""
+    """Activate, convolve each channel by itself, then point by point; normalise.
+
+    The outputs go into a node, or into one activation alone.
+    """
     y = spread(params, x, kind, stride=stride)
     y, state = mix(params, state, y, kind, norms)
-    return normalize(params, state, y, norms)
+    own = kind.precision
+    sums = _sums(params["pointwise"], norms, own.weights, own.activations)
+    return normalize(params, state, y, norms, sums, node=node)
 
 
 def spread(params: Tree, x: Images, kind: Kind, *, stride: int = 1) -> Outputs:
@@ -239,7 +291,9 @@ def mix(
     """Return the pointwise stage of `separable`, and the new state."""
     if kind.inner:
         inner, own = params["inner"], state.get("inner", {})
-        x, own = normalize(inner, own, x, norms)
+        pair = kind.precision.weights, kind.precision.activations
+        sums = _sums(params["depthwise"], norms, *pair, deep=True)
+        x, own = normalize(inner, own, x, norms, sums, node=False)
         x = activate(inner, kind.precision.activations, x)
         state = state | ({"inner": own} if own else {})
     factor = _factor(params, kind)

@@ -12,9 +12,10 @@ from enasq import policy as policies
 from enasq.behaviour import Behaviour, clean, compat
 from shared.errors import UsageError
 from shared.model import Variables
+from tests.enasq.variables import numbers
 from tests.quick import quick
 
-NETWORK = plan.Network("fixed", 1, 2, 2, 8, 1, 3, pool_positions=(1,), aux_head=True)
+NETWORK = plan.Network("fixed", 0, 2, 2, 4, 1, 3, pool_positions=(0,), aux_head=True)
 ARC = cell.parse("0 0 1 1 2 2 0 4 1 3 0 4 2 0 1 4")
 CIFAR = (
     "1 2 1 3 0 1 0 4 1 1 1 1 0 1 0 1 1 0 0 1 0 1 0 4 1 0 2 0 0 3 1 1 0 0 0 0 4 1 1 0"
@@ -26,29 +27,29 @@ MNIST = (
 
 @pytest.fixture(scope="module")
 def deployable():
-    """A deployable network after one pass of training, and images."""
+    """A deployable network, its variables before and after training, images, a pass."""
     net = fixed.build(NETWORK, policies.preset("deployable"), ARC)
-    variables = quick(net.init)(jax.random.key(0))
-    x = jax.random.uniform(jax.random.key(1), (6, 8, 8, 1), minval=-1, maxval=1)
+    variables = numbers(net.init)
+    x = jax.random.uniform(jax.random.key(1), (6, 4, 4, 1), minval=-1, maxval=1)
     run = quick(lambda v, x: net.apply(v, x, train=True))
     (_, aux), state = run(variables, x)
     assert aux.shape == (6, 3)
-    return net, variables, Variables(variables.params, state), x
+    evaluate = quick(lambda v, x: net.apply(v, x))
+    return variables, Variables(variables.params, state), x, evaluate
 
 
 def test_evaluation_takes_each_image_by_itself_and_leaves_the_state(deployable):
-    net, _, variables, x = deployable
-    run = quick(lambda x: net.apply(variables, x))
-    (logits, aux), state = run(x)
+    _, variables, x, evaluate = deployable
+    (logits, aux), state = evaluate(variables, x)
     assert aux is None
-    (alone, _), _ = run(jnp.repeat(x[:1], 6, 0))
+    (alone, _), _ = evaluate(variables, jnp.repeat(x[:1], 6, 0))
     np.testing.assert_allclose(alone[0], logits[0], rtol=1e-4, atol=1e-4)
     same = jax.tree.map(lambda a, b: bool((a == b).all()), state, variables.state)
     assert all(jax.tree.leaves(same))
 
 
 def test_training_updates_every_running_statistic_once(deployable):
-    _, before, after, _ = deployable
+    before, after, _, _ = deployable
     counts = [
         leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(after.state)
@@ -59,8 +60,8 @@ def test_training_updates_every_running_statistic_once(deployable):
 
 
 def test_a_deployable_network_reads_images_of_eight_bits(deployable):
-    net, _, variables, x = deployable
-    run = quick(lambda x: net.apply(variables, x)[0][0])
+    _, variables, x, evaluate = deployable
+    run = lambda x: evaluate(variables, x)[0][0]
     pixels = jnp.round(x * 100) / 128
     near = pixels + jax.random.uniform(jax.random.key(2), x.shape) * 0.9 / 256
     np.testing.assert_array_equal(run(pixels), run(near))
@@ -90,8 +91,8 @@ def test_an_auxiliary_head_that_is_not_trained_only_passes_gradients_on(behaviou
     network = dataclasses.replace(NETWORK, blocks=1, layers=0, pool_positions=(0,))
     arc = cell.parse("0 2 1 4 1 3 0 2")
     net = fixed.build(network, policies.preset("float"), arc, behaviour)
-    variables = quick(net.init)(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (4, 8, 8, 1))
+    variables = numbers(net.init)
+    x = jax.random.normal(jax.random.key(1), (4, 4, 4, 1))
 
     @quick
     def gradient(params):
@@ -114,8 +115,8 @@ def test_dropped_paths_need_a_key_and_grow_with_the_steps():
     network = dataclasses.replace(network, blocks=1)
     arc = cell.parse("0 2 1 3 0 2 1 3")
     net = fixed.build(network, policies.preset("float"), arc, behaviour)
-    variables = quick(net.init)(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (64, 8, 8, 1))
+    variables = numbers(net.init)
+    x = jax.random.normal(jax.random.key(1), (64, 4, 4, 1))
     with pytest.raises(UsageError, match="dropping paths"):
         net.apply(variables, x, train=True)
     described = fixed.describe(network, policies.preset("float"), arc, behaviour)

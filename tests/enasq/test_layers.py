@@ -51,6 +51,7 @@ def test_shifted_products_are_a_grouped_convolution(
     key, monkeypatch, window, stride, padding, size
 ):
     # So small that the last part of the batch and of the columns are filled up.
+    monkeypatch.setattr(depthwise, "WIDTH", 1)
     monkeypatch.setattr(depthwise, "LANES", 9)
     monkeypatch.setattr(depthwise, "POINTS", 3)
     with jax.enable_x64(True):
@@ -169,14 +170,14 @@ def test_initial_kernels_fill_the_range_of_their_quantiser(key):
 
 def test_projection_keeps_weights_where_gradients_reach(key):
     tree = {"a": jnp.array([-3.0, 0.2]), "b": {"c": jnp.array([1.5])}}
-    ours = layers.project(tree, 0.5)
+    ours = layers.project(tree, (-0.5, 0.5))
     np.testing.assert_array_equal(ours["a"], jnp.array([-0.5, 0.2]))
     np.testing.assert_array_equal(ours["b"]["c"], jnp.array([0.5]))
     assert layers.project(tree, None) is tree
     grads = jax.grad(lambda w: jnp.sum(quantize(BINARY, {}, w)))
     outside = {"w": jnp.array([-3.0, 3.0])}
     assert not np.any(grads(outside["w"]))
-    assert np.all(grads(layers.project(outside, 1.0)["w"]))
+    assert np.all(grads(layers.project(outside, (-1, 1))["w"]))
 
 
 def test_dropout_leaves_levels(key):

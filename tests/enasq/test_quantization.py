@@ -382,3 +382,13 @@ def test_what_cannot_be_done_is_refused():
         quantization.codes(Quantizer("float"), {}, x)
     with pytest.raises(UsageError, match="at most 6"):
         quantization.codes(Quantizer("log", 7), {}, x)
+
+
+@pytest.mark.parametrize(
+    "quantizer", (Quantizer("binary", high=0.5), Quantizer("kbit", bits=4))
+)
+def test_latent_weights_have_gradients_in_their_range_and_lose_them_beyond(quantizer):
+    low, high = quantization.latent_range(quantizer, (1, 1, 1, 3))
+    kernel = jnp.asarray([low, high, high + 0.1]).reshape(1, 1, 1, 3)
+    slope = jax.grad(lambda w: quantization.quantize(quantizer, {}, w).sum())(kernel)
+    assert (np.asarray(slope).ravel() != 0).tolist() == [True, True, False]

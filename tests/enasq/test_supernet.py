@@ -13,11 +13,12 @@ from enasq.behaviour import clean, compat
 from enasq.records import KERNELS
 from shared import sweep
 from shared.errors import UsageError
+from tests.enasq.variables import numbers
 from tests.quick import quick
 
-NETWORK = plan.Network("search", 0, 2, 2, 8, 1, 3, pool_positions=(1,))
+NETWORK = plan.Network("search", 0, 2, 2, 4, 1, 3, pool_positions=(1,))
 EVERY_OP = jnp.asarray([[0, 0, 1, 1], [2, 2, 0, 3], [1, 4, 3, 0]], jnp.int32)
-SECOND = jnp.asarray([[1, 4, 0, 4], [0, 3, 2, 1], [3, 2, 1, 1]], jnp.int32)
+SECOND = jnp.asarray([[1, 4, 0, 4], [0, 3, 2, 1], [3, 2, 1, 4]], jnp.int32)
 
 
 def _inside(name: str, stride: int = 1, choices: tuple[str, ...] = ()):
@@ -39,8 +40,7 @@ def _cell_params(inside):
         inside.output,
     )
     net = supernet.describe(network, policy)
-    variables = quick(lambda key: supernet.init(net, key))(jax.random.key(1))
-    params = dict(variables.params["cell_0"])
+    params = numbers(lambda key: supernet.init(net, key)).params["cell_0"]
     names = ("banks", "output") + (("strided", "loose") if inside.stride == 2 else ())
     params = {name: params[name] for name in names}
     params["output"] = {"conv": params["output"]["conv"]}
@@ -116,8 +116,8 @@ def test_a_cell_and_its_gradients_equal_those_of_its_definition(stride, key):
 def small():
     """A network, its variables, images, and a compiled gradient that counts traces."""
     net = supernet.build(NETWORK, policies.preset("all_ternary"), clean())
-    variables = quick(net.init)(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (3, 8, 8, 1))
+    variables = numbers(net.init)
+    x = jax.random.normal(jax.random.key(1), (3, 4, 4, 1))
     traces = []
 
     def loss(params, arc):

@@ -1,5 +1,6 @@
 """Reference values of shared-weight and fixed networks."""
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ def _read(npz, dtype) -> Given:
     for name in npz:
         if name.startswith("param/"):
             scale = scales.get(name.rsplit("/", 1)[1], 128)
-            params[name[6:]] = jnp.asarray(npz[name] / scale, dtype)
+            params[name[6:]] = np.asarray(npz[name] / scale, dtype)
     arc = cell.check(npz["arc"])
     return Given(network, arc, jnp.asarray(npz["images"] / 128, dtype), params)
 
@@ -142,7 +143,7 @@ def _bank(tree, fetch, name, op, stack, blocks):
             fetch(place, leaf[start:end])
             for place, start, end in zip(places, ends, ends[1:], strict=False)
         ]
-        return jnp.concatenate(pieces)
+        return np.concatenate(pieces)
 
     return {
         "depthwise": {"kernel": rows(tree["depthwise"]["kernel"], "w_depth")},
@@ -219,11 +220,14 @@ def _total_loss(logits, aux, labels):
     return hinge + 0.4 * other, hinge, other
 
 
-def _compare(npz, given, variables, loose, run):
+def _compare(npz, given, init, loose, run):
     """Run a network of ours, and pair all of its results with those of the file."""
     labels = jnp.asarray(npz["labels"])
+    # Of our variables only the shapes matter, and that updates are counted from 0.
+    zeros = lambda leaf: np.zeros(leaf.shape, leaf.dtype)
+    variables = jax.tree.map(zeros, jax.eval_shape(init, jax.random.key(0)))
     params = _fill(variables.params, given, loose)
-    state = _fill(variables.state, given, loose) if variables.state else {}
+    state = jax.tree.map(jnp.asarray, _fill(variables.state, given, loose))
 
     def loss(params):
         trace = run(Variables(params, state), True)
@@ -231,7 +235,7 @@ def _compare(npz, given, variables, loose, run):
         return total, (trace, hinge, aux)
 
     value = jax.value_and_grad(loss, has_aux=True)
-    (total, (trace, hinge, aux)), grads = quick(value)(params)
+    (total, (trace, hinge, aux)), grads = jax.device_get(quick(value)(params))
     found = {
         "logits_train": trace.logits,
         "hinge_loss": hinge,
@@ -260,22 +264,22 @@ def _run_search(npz, dtype):
     given = _read(npz, dtype)
     chosen = policy.preset("reference")
     net = supernet.describe(given.network, chosen, behaviour.compat())
-    variables = supernet.init(net, jax.random.key(0), dtype=dtype)
+    init = functools.partial(supernet.init, net, dtype=dtype)
     arc = jnp.asarray(given.arc)
     run = lambda variables, train: supernet.run(
         net, variables, arc, given.images, train=train
     )
-    return _compare(npz, given, variables, {}, run)
+    return _compare(npz, given, init, {}, run)
 
 
 def _run_fixed(npz, dtype):
     given = _read(npz, dtype)
     chosen = policy.preset("published")
     net = fixed.describe(given.network, chosen, given.arc, behaviour.compat())
-    variables = fixed.init(net, jax.random.key(0), dtype=dtype)
+    init = functools.partial(fixed.init, net, dtype=dtype)
     loose = {f"cell_{c.number}": fixed.loose_ends(net, c) for c in net.plan.cells}
     run = lambda variables, train: fixed.run(net, variables, given.images, train=train)
-    return _compare(npz, given, variables, loose, run)
+    return _compare(npz, given, init, loose, run)
 
 
 def _tolerance(name, npz, dtype):
