@@ -80,8 +80,10 @@ def _pooled(summaries: Sequence[dict[str, Any] | None]) -> dict[str, str]:
     }
 
 
-def _spread(values: Sequence[float], name: str) -> str:
-    """Return mean +- standard deviation, accuracies in percent."""
+def _spread(values: Sequence[Any], name: str) -> str:
+    """Return mean +- standard deviation, accuracies in percent; words as they are."""
+    if any(isinstance(value, str) for value in values):
+        return ", ".join(dict.fromkeys(map(str, values)))
     percent = "accuracy" in name
     whole = all(isinstance(value, int) for value in values)
     scale, digits = (100, "{:.2f}") if percent else (1, "{:.4g}")

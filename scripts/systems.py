@@ -8,6 +8,7 @@ from shared import runs
 from shared.errors import UsageError, check_choice
 
 PACKAGES = {
+    "enasq": "enasq",
     "gaitprop": "gaitprop",
     "modmask": "modmask",
     "trees": "multipath.trees",

@@ -81,7 +81,8 @@ def parse(argv: Sequence[str], systems: Mapping[str, Any], *, prog: str) -> Requ
         argv: arguments without the program's name.
         systems: by name, an object with `EXPERIMENTS` (a dict of `Experiment`s by
             name) or the name of a module that has it, imported when needed. It may
-            have `scaled(config, scale) -> config` for `--scale`.
+            have `scaled(config, scale) -> config` for `--scale`, and `translated` for
+            flags, as of `flags.split`, that go by other names too.
         prog: what the user typed to get here, for `--help`.
 
     Raises:
@@ -102,6 +103,8 @@ def parse(argv: Sequence[str], systems: Mapping[str, Any], *, prog: str) -> Requ
     check_choice("experiment", argv[1] if len(argv) > 1 else "", system.EXPERIMENTS)
     experiment = system.EXPERIMENTS[argv[1]]
     words = flags.split(argv[2:])
+    if hasattr(system, "translated"):
+        words = system.translated(words)
     scale = dict(words).get("scale", ["paper"])
     defaults = [_scaled(system, c, " ".join(scale)) for c in experiment.configs]
     given = flags.overrides(

@@ -1,4 +1,4 @@
-"""The script that reproduces the routing study asks for what exists."""
+"""The scripts that reproduce whole studies ask for what exists."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from scripts import plot, systems
 
-SCRIPT = Path(__file__).parents[2] / "scripts/reproduce/routing.sh"
+SCRIPTS = Path(__file__).parents[2] / "scripts/reproduce"
 
 # Stands for Python: notes what it is asked for, and leaves what training would.
 STUB = """#!/usr/bin/env bash
@@ -20,20 +20,28 @@ touch "$run/config.json" "$run/summary.json"
 """
 
 
+@pytest.mark.parametrize("system", ["enasq", "routing"])
 @pytest.mark.parametrize("data", [(), ("--data-dir", "data")], ids=["digits", "files"])
-def test_experiments_and_figures_exist_and_all_runs_are_drawn(data, tmp_path):
+def test_experiments_and_figures_exist_and_all_runs_are_drawn(system, data, tmp_path):
     stub, asked, out = (tmp_path / name for name in ("stub", "asked", "out"))
     stub.write_text(STUB)
     stub.chmod(0o755)
     names = {"PYTHON": str(stub), "ASKED": str(asked), "OUT": str(out)}
-    command = [str(SCRIPT), "--out", str(out), "--scale", "smoke", *data]
+    command = [
+        str(SCRIPTS / f"{system}.sh"),
+        "--out",
+        str(out),
+        "--scale",
+        "smoke",
+        *data,
+    ]
     subprocess.run(command, env=os.environ | names, check=True, capture_output=True)
     calls = [line.split() for line in asked.read_text().splitlines()]
     trained = [call[2:4] for call in calls if call[1] == "scripts.train"]
-    known = systems.load("routing", "experiments").EXPERIMENTS
-    assert {system for system, _ in trained} == {"routing"}
+    known = systems.load(system, "experiments").EXPERIMENTS
+    assert {name for name, _ in trained} == {system}
     assert {name for _, name in trained} <= set(known)
-    figures = plot._choices(systems.load("routing", "figures").FIGURES)
+    figures = plot._choices(systems.load(system, "figures").FIGURES)
     drawn = [call for call in calls if call[1] == "scripts.plot"]
     for call in drawn:
         names = call[call.index("--figure") + 1 : call.index("--out")]

@@ -1,0 +1,241 @@
+"""Settings of a run."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from enasq import augmentation, controller, data, optimizer, parts, policy
+from enasq.losses import LOSSES
+from shared.config import check_choices, check_ranges, traced
+from shared.errors import UsageError
+
+COSTS = ("none", "bits", "bit_operations", "macs", "seconds")
+"""What a budget may be of."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A search, the training of one architecture, or a study of both.
+
+    Attributes:
+        task: search (shared weights and a controller); fixed (one architecture); or
+            study: a search, its best architecture trained anew and exported, beside
+            random ones of equal cost and the same cells in full precision.
+        dataset: mnist, cifar10, digits or fashion_mnist.
+        train_dir, valid_dir, test_dir: of MNIST, folders or zip archives of PNG files;
+            empty for the official files.
+        image_size, channels: of an image; 0 for those of the set.
+        valid_size: training images held out; -1 for the usual number.
+        copies: of each training image, one as it is and the others changed.
+        augment: change images anew in each batch: none, digits or turns.
+        crop, flip, cutout: pixels around an image that a crop may reach, whether images
+            are mirrored, side of the square set to 0.
+        cutout_anchor: whether a square's corner or its centre is uniform.
+        architecture: of task fixed, 8 integers for each block.
+        layers: L; networks have L + 2 cells.
+        blocks: of a cell; 0 takes those of the architecture, or 5.
+        filters: F, of the first cells.
+        pool_positions: which cells reduce: quarter, third, or their numbers.
+        stride_inside: reduction cells of a search have strides inside, as those of the
+            network that is trained afterwards.
+        aux_head: train with an auxiliary head.
+        policy: which quantiser is where, see `enasq.policy`.
+        bits: of quantisers of k bits.
+        choices: quantisers among which an architecture chooses for each operation.
+        high: range H of binary and ternary weights.
+        loss: squared_hinge, hinge, softmax or published_hinge.
+        optimizer: of the weights: momentum (Nesterov), sgd or adam.
+        beta1, epsilon: of Adam.
+        schedule: of the learning rate: cosine with restarts, or exponential.
+        lr_max, lr_min: of the cosine.
+        lr_period, lr_multiplier: epochs of its first period (0: all of them), and the
+            next one's factor.
+        learning_rate, lr_decay, lr_decay_epochs: of the exponential schedule.
+        clip, clip_bound: of gradients: none, global, norm (of each array) or
+            published_norm, which does nothing.
+        l2: weight of the squared parameters.
+        keep: probability to keep an input of the classifier.
+        drop_path_keep: probability to keep a branch of the last cell at the end.
+        kernel_rates: multiply the rates of latent kernels by their Glorot factors.
+        project: keep latent weights inside the range where they have gradients.
+        train_aux_head: whether the auxiliary head's own weights are trained.
+        head_range: quantised networks start from classifiers of U(-range, range).
+        rescale: multiply gradients of k-bit separable kernels as the published program.
+        controller: train the controller; otherwise architectures stay random.
+        controller_every: epochs between its phases.
+        controller_updates, controller_samples: updates of a phase, and architectures
+            of an update.
+        controller_lr, controller_l2: of its Adam, which has no first moment.
+        hidden, lstm_layers: of its LSTM.
+        op_bias: initial logit of convolutions.
+        tanh_constant, op_tanh_reduce, temperature: of its logits; 0 leaves out.
+        entropy_weight: of the entropy.
+        entropy: loss (a bonus with a gradient) or reward (a constant).
+        baseline: previous or updated, see `enasq.controller`.
+        baseline_decay: of the moving baseline.
+        candidates: architectures that are judged after each phase.
+        budget_of: cost that is limited: none, bits, bit_operations, macs or seconds.
+        budget: largest cost without loss of reward.
+        budget_weight: reward that a cost of twice the budget loses.
+        random_cells: of a study, random architectures of equal cost.
+        study_seeds: of a study, seeds of the best architecture.
+        study_epochs: of a study, epochs of every training but the search.
+        batch_size, eval_batch: images of an update, and of a pass that is judged.
+        epochs: passes over the training set.
+        steps: updates in all; 0 means whole epochs.
+        eval_every: epochs between evaluations.
+        log_every: updates between records.
+        checkpoint_every: epochs between checkpoints.
+        compat: data, schedule and evaluation as in the published program; presets of
+            experiments set the other differences one by one.
+        seed: base of all random streams.
+    """
+
+    task: Literal["search", "fixed", "study"] = "search"
+    dataset: str = "mnist"
+    train_dir: str = ""
+    valid_dir: str = ""
+    test_dir: str = ""
+    image_size: int = 0
+    channels: int = 0
+    valid_size: int = -1
+    copies: int = 1
+    augment: str = "none"
+    crop: int = 0
+    flip: bool = False
+    cutout: int = 0
+    cutout_anchor: str = "corner"
+    architecture: str = ""
+    layers: int = 2
+    blocks: int = 0
+    filters: int = 20
+    pool_positions: tuple[str, ...] = ("quarter",)
+    stride_inside: bool = True
+    aux_head: bool = False
+    policy: str = "deployable"
+    bits: int = 4
+    choices: tuple[str, ...] = ()
+    high: float = 1.0
+    loss: str = "squared_hinge"
+    optimizer: str = "adam"
+    beta1: float = 0.9
+    epsilon: float = traced(1e-8)
+    schedule: str = "cosine"
+    lr_max: float = traced(0.01)
+    lr_min: float = traced(1e-5)
+    lr_period: int = 10
+    lr_multiplier: int = 2
+    learning_rate: float = traced(0.1)
+    lr_decay: float = traced(0.1)
+    lr_decay_epochs: int = 100
+    clip: str = "none"
+    clip_bound: float = traced(5.0)
+    l2: float = traced(0.0, zero_is_static=True)
+    keep: float = 1.0
+    drop_path_keep: float = 1.0
+    kernel_rates: bool = True
+    project: bool = True
+    train_aux_head: bool = True
+    head_range: float = 0.1
+    rescale: bool = False
+    controller: bool = True
+    controller_every: int = 1
+    controller_updates: int = 30
+    controller_samples: int = 10
+    controller_lr: float = traced(0.0035)
+    controller_l2: float = traced(0.0)
+    hidden: int = 64
+    lstm_layers: int = 1
+    op_bias: float = 0.5
+    tanh_constant: float = traced(1.10, zero_is_static=True)
+    op_tanh_reduce: float = traced(2.5)
+    temperature: float = traced(0.0, zero_is_static=True)
+    entropy_weight: float = traced(1e-4)
+    entropy: str = "loss"
+    baseline: str = "previous"
+    baseline_decay: float = traced(0.99)
+    candidates: int = 10
+    budget_of: str = "none"
+    budget: float = traced(0.0, zero_is_static=True)
+    budget_weight: float = traced(1.0)
+    random_cells: int = 8
+    study_seeds: int = 3
+    study_epochs: int = 40
+    batch_size: int = 128
+    eval_batch: int = 100
+    epochs: int = 150
+    steps: int = 0
+    eval_every: int = 1
+    log_every: int = 25
+    checkpoint_every: int = 1
+    compat: bool = False
+    seed: int = traced(1)
+
+    def __post_init__(self):
+        check_choices(
+            self,
+            dataset=data.SETS,
+            augment=("none", *augmentation.CHANGES),
+            cutout_anchor=("corner", "centre"),
+            policy=policy.PRESETS,
+            loss=LOSSES,
+            optimizer=optimizer.OPTIMIZERS,
+            schedule=optimizer.SCHEDULES,
+            clip=optimizer.CLIPS,
+            entropy=controller.ENTROPIES,
+            baseline=controller.BASELINES,
+            budget_of=COSTS,
+        )
+        _check_numbers(self)
+        _check_task(self)
+
+
+def _check_numbers(config: Config) -> None:
+    positive = ("batch_size", "eval_batch", "epochs", "eval_every", "log_every")
+    check_ranges(config, *positive, "checkpoint_every", "copies", low=1)
+    check_ranges(config, "lr_multiplier", "lr_decay_epochs", low=1)
+    check_ranges(config, "lr_period", low=0)
+    check_ranges(config, "controller_every", "controller_updates", low=1)
+    check_ranges(config, "controller_samples", "candidates", low=1)
+    check_ranges(config, "study_seeds", "study_epochs", low=1)
+    check_ranges(config, "steps", "crop", "cutout", "blocks", "random_cells", low=0)
+    check_ranges(config, "valid_size", low=-1)
+    above = ("lr_max", "learning_rate", "lr_decay", "clip_bound", "epsilon", "high")
+    above += ("head_range",)
+    check_ranges(config, *above, low=0, low_open=True)
+    check_ranges(config, "lr_min", "l2", "budget", "budget_weight", low=0)
+    check_ranges(config, "beta1", low=0, high=1, high_open=True)
+    check_ranges(config, "keep", "drop_path_keep", low=0, high=1, low_open=True)
+    check_ranges(config, "seed", low=0, high=2**31 - 1)
+    # What the parts check for themselves.
+    policy.preset(config.policy, bits=config.bits, choices=config.choices)
+    parts.controller_settings(config)
+    parts.positions(config)
+
+
+def _check_task(config: Config) -> None:
+    if config.task == "fixed" and not config.architecture:
+        allowed = "an architecture for task fixed, 8 integers for each block"
+        raise UsageError("architecture", "", allowed)
+    if config.task != "fixed" and config.architecture:
+        hint = "A search finds architectures; set --task fixed to train this one."
+        raise UsageError("architecture", config.architecture, "none", hint)
+    if config.architecture:
+        parts.architecture(config)
+    if config.task != "fixed" and config.valid_size == 0:
+        allowed = "-1 or at least 1, to judge architectures on"
+        raise UsageError("valid_size", 0, allowed)
+    if (config.budget_of == "none") != (config.budget == 0):
+        given = f"{config.budget:g} of {config.budget_of}"
+        raise UsageError("budget", given, "both a budget and what it is of, or neither")
+    folders = (config.train_dir, config.test_dir)
+    if any((*folders, config.valid_dir)) and not all(folders):
+        missing = "train_dir" if not config.train_dir else "test_dir"
+        raise UsageError(
+            missing, "", "a folder or zip archive, as for the other splits"
+        )
+
+
+def changed(config: Config, **changes: Any) -> Config:
+    """Return a config with other values."""
+    return dataclasses.replace(config, **changes)

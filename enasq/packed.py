@@ -1,0 +1,52 @@
+"""Networks of runs as packed files, checked against the networks themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from enasq import data, export, fixed, retrain, running
+from enasq.policy import obstacle
+from shared.model import Variables
+
+SUFFIX = ".enasq"
+
+
+def write(
+    own: retrain.Training, variables: Variables, path: Path, sets: data.Sets
+) -> dict[str, Any]:
+    """Write a trained network: packed, or as floats if its policy is not deployable.
+
+    Args:
+        own: what was trained.
+        variables: of the network.
+        path: of the file.
+        sets: whose test images it is checked on.
+
+    Returns:
+        `file`, `file_bytes`, `file_accuracy` on the test images, and `same_labels`, the
+        part of them that get the label of the network itself.
+    """
+    norm = sets.info.norms.test
+    save = export.export if obstacle(own.net.policy) is None else export.export_float
+    save(
+        own.net,
+        variables,
+        path,
+        mean=norm.mean,
+        std=norm.std,
+        labels=sets.info.class_names,
+    )
+    images, labels = map(np.asarray, sets.test)
+    found = running.run_packed(path, images).labels
+    predict = jax.jit(lambda x: fixed.run(own.net, variables, x, train=False).logits)
+    logits = predict(data.whole(sets, "test").images)
+    expected = np.asarray(jnp.argmax(logits, -1))
+    return {
+        "file": path.name,
+        "file_bytes": path.stat().st_size,
+        "file_accuracy": float(np.mean(found == labels)),
+        "same_labels": float(np.mean(found == expected)),
+    }
