@@ -16,6 +16,8 @@ from shared.model import Variables
 from tests.modmask import toy
 
 CONFIG = MaskConfig(mask_steps=150, mask_lr=0.03, batch_size=64, eval_every=0)
+# A schedule that is chosen costs another trace of the step.
+QUIET = {"how": "map", "progress": False}
 
 
 class LinenNet(linen.Module):
@@ -102,7 +104,7 @@ def test_masks_of_a_foreign_network_keep_what_they_were_trained_for(digits, styl
         "all": Subtask((x, labels)),
         "small": Subtask((x, labels), small),
     }
-    found = find_masks(module, variables, subtasks, CONFIG, valid=valid, progress=False)
+    found = find_masks(module, variables, subtasks, CONFIG, valid=valid, **QUIET)
     figures = found.statistics
     place = "faithfulness/small/{}/{}/accuracy".format
     assert figures["faithfulness/all/masked/all/accuracy"] > 0.9
@@ -121,7 +123,7 @@ def test_the_masks_returned_are_those_that_were_evaluated(digits):
     variables = model.init(jax.random.key(0))
     config = MaskConfig(mask_steps=20, mask_lr=0.2, eval_every=0, mask_biases=False)
     found = find_masks(
-        model, variables, {"all": Subtask(pair)}, config, repetitions=2, progress=False
+        model, variables, {"all": Subtask(pair)}, config, repetitions=2, **QUIET
     )
     masks = found.masks["all"]
     assert masks["layers"][0]["bias"] is None
@@ -146,7 +148,7 @@ def test_shared_logits_mask_whole_columns(digits):
         MaskConfig(mask_steps=5, eval_every=0),
         where=lambda path, leaf: path.endswith("kernel"),
         share=lambda path, leaf: (1, leaf.shape[1]),
-        progress=False,
+        **QUIET,
     )
     assert found.logits["all"]["layers"][0]["kernel"].shape == (1, 16)
     assert found.statistics["count/all/layers_0_weight"] % 64 == 0

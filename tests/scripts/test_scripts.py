@@ -156,7 +156,7 @@ def test_wrong_usage_is_one_line_status_2_and_leaves_nothing(
 
 
 def test_divergence_is_one_line_and_status_1(tmp_path, capsys):
-    arguments = "gaitprop digits-h4-gait --learning-rate 1e20 --steps 20".split()
+    arguments = ["gaitprop", "digits-h1-gait", *TINY, "--learning-rate", "1e20"]
     status = cli.run_main(train.main, [*arguments, "--out", str(tmp_path)])
     captured = capsys.readouterr().err
     assert status == 1 and captured.count("\n") == 1
