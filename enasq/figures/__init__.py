@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from enasq import drawing
-from enasq.figures import curves, fronts, latent, maps, records
+from enasq.figures import curves, fronts, latent, maps, records, samples
 
 
 def _of(draw: Callable[[Any], Any], read: Callable[[Sequence[Path]], Any]) -> Callable:
@@ -35,6 +35,7 @@ FIGURES = {
     "pareto": _of(fronts.pareto, records.candidates),
     "training": _of(curves.training, records.trainings),
     "bits": _of(fronts.bits, records.entries),
+    "samples": _of(samples.draw, samples.read),
     "weights": _of(latent.draw, latent.read),
     "ranking": _of(fronts.ranking, records.rankings),
 }

@@ -38,6 +38,6 @@ for name in "${studies[@]}"; do
   draw "$name" "$name" search entropy cells operations pareto bits ranking
 done
 for name in ${trainings[@]+"${trainings[@]}"}; do
-  draw "$name" "$name" cells training weights
+  draw "$name" "$name" samples cells training weights
 done
 finish

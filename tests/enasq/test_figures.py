@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from enasq import cell, figures
-from enasq.figures import curves, maps, records
+from enasq.figures import curves, maps, records, samples
 from shared import runs
 from shared.errors import UsageError
 from shared.plotting import NothingToDraw
@@ -221,3 +221,13 @@ def test_a_damaged_report_is_named(tmp_path):
     (run.path / "report.json").write_text("[]")
     with pytest.raises(UsageError, match="report.json"):
         figures.FIGURES["bits"]([run.path])
+
+
+def test_images_stand_above_their_labels():
+    images = np.zeros((10, 4, 4, 1), np.uint8)
+    images[3] = 16
+    found = samples.Samples(images, [str(i) for i in range(10)])
+    axes = samples.draw(found).axes
+    assert [a.get_title() for a in axes[:10]] == [f"label: {i}" for i in range(10)]
+    shown = [float(np.max(a.images[0].get_array())) for a in axes[:10]]
+    assert shown == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
