@@ -61,12 +61,3 @@ class Graph(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
         return self.info["size"], self.info["size"], self.info["channels"]
-
-
-def last_uses(graph: Graph) -> list[int]:
-    """Return for each value the last step that reads it."""
-    last = list(range(len(graph.steps)))
-    for number, step in enumerate(graph.steps):
-        for value in step.inputs:
-            last[value] = number
-    return last

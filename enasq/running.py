@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from jax import numpy as jnp
 from jaxtyping import Array, Float32, Int, UInt8
 
 from enasq import bitwise, float_ops, packed_file, packed_ops
-from enasq.graph import Graph, Step, last_uses
+from enasq.graph import Graph
 from shared.errors import UsageError
 
 STEPS = {"packed": packed_ops.step_of, "float": float_ops.step_of}
@@ -44,38 +43,38 @@ class Loaded:
         return [{k: jnp.asarray(v) for k, v in step.arrays.items()} for step in steps]
 
     @functools.cached_property
-    def programs(self) -> list[Callable]:
-        """(arrays of a step, values that it reads) -> value, compiled by shapes."""
-        wide = jax.default_backend() == "cpu" and self.graph.form == "packed"
-        own = (json.dumps(step.options) for step in self.graph.steps)
-        return [
-            _program(self.graph.form, step.op, options, wide)
-            for step, options in zip(self.graph.steps, own, strict=True)
-        ]
+    def program(self) -> Callable:
+        """(weights, images, true) -> logits, compiled for each size of a batch."""
+        cpu = jax.default_backend() == "cpu"
+        wide = cpu and self.graph.form == "packed"
+        run = functools.partial(_guarded if cpu else _plainly, self.graph)
+        return jax.jit(run, compiler_options=bitwise.WIDE if wide else None)
 
     def logits(self, images: Array) -> Array:
         """Return the logits of a batch."""
-        values: list[Any] = []
-        last = last_uses(self.graph)
-        steps = zip(self.graph.steps, self.programs, self.arrays, strict=True)
-        for number, (step, program, own) in enumerate(steps):
-            values.append(program(own, [values[i] for i in step.inputs] or [images]))
-            for value in step.inputs:
-                if last[value] == number:
-                    values[value] = None
-        return values[-1]
+        return self.program(self.arrays, images, np.True_)
 
 
-@functools.lru_cache(maxsize=512)
-def _program(form: str, op: str, options: str, wide: bool) -> Callable:
-    """Return a compiled step; equal ones of all cells and networks share it.
+def _plainly(graph: Graph, arrays: list[Any], images: Array, go: Array) -> Array:
+    del go
+    return trace(graph, arrays, images).logits
 
-    In one program for a whole network the compiler would rather compute nodes again
-    than read them, and take minutes.
+
+def _guarded(graph: Graph, arrays: list[Any], images: Array, go: Array) -> Array:
+    """Run every step under a condition that is always true.
+
+    On CPUs the compiler would rather compute nodes again in each step that reads them
+    than read them; it does not look through conditions.
     """
-    step = Step(op, op, (), json.loads(options), {})
-    run = lambda own, given: STEPS[form](step, own, given)[0]
-    return jax.jit(run, compiler_options=bitwise.WIDE if wide else None)
+    values: list[Any] = []
+    for step, own in zip(graph.steps, arrays, strict=True):
+        given = [values[i] for i in step.inputs] or [images]
+        run = lambda own, given, step=step: STEPS[graph.form](step, own, given)[0]
+        nothing = lambda own, given, run=run: jax.tree.map(
+            jnp.zeros_like, run(own, given)
+        )
+        values.append(jax.lax.cond(go, run, nothing, own, given))
+    return values[-1]
 
 
 def load(path: str | os.PathLike) -> Loaded:
