@@ -208,7 +208,7 @@ def _check_numbers(config: Config) -> None:
     check_ranges(config, "keep", "drop_path_keep", low=0, high=1, low_open=True)
     check_ranges(config, "seed", low=0, high=2**31 - 1)
     # What the parts check for themselves.
-    policy.preset(config.policy, bits=config.bits, choices=config.choices)
+    parts.quant_policy(config)
     parts.controller_settings(config)
     parts.positions(config)
 

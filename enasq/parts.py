@@ -85,7 +85,11 @@ def quant_policy(config: Any, *, name: str | None = None) -> QuantPolicy:
         bits=config.bits,
         choices=() if name == "float" else config.choices,
     )
-    return found if config.high == 1 else policy.with_range(found, config.high)
+    ranged = policy.with_range(found, config.high)
+    if name is None and config.high != 1 and ranged == found:
+        allowed = f"1 with policy {config.policy}, whose weights have no such range"
+        raise UsageError("high", config.high, allowed)
+    return ranged
 
 
 def behaviour(config: Any, steps: int) -> Behaviour:

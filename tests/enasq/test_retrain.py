@@ -8,6 +8,7 @@ from enasq import config, learning, parts, retrain, sessions, train
 from enasq import policy as policies
 from shared import runs
 from shared.config import split
+from shared.errors import UsageError
 from tests import tiny_runs
 from tests.enasq.tiny import ARC, FIXED, go, new_run
 from tests.quick import quick
@@ -87,3 +88,9 @@ def test_two_devices_train_what_one_does(whole):
     # Statistics of the whole batch on both; what differs is the order of sums.
     for name in ("test/accuracy", "valid/accuracy"):
         assert summary[name] == pytest.approx(whole[1][name], abs=0.05)
+
+
+def test_a_range_that_no_weight_has_is_refused():
+    with pytest.raises(UsageError, match="high: got 0.5.*policy float"):
+        config.changed(FIXED, policy="float", high=0.5)
+    assert config.changed(FIXED, high=0.5).high == 0.5
