@@ -1,7 +1,9 @@
 """Searches and trainings of groups of members, from data to records on disk."""
 
 import functools
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,16 @@ ACCOUNTED = ("bits", "bit_operations", "macs")
 """Costs that follow from an architecture alone."""
 
 
-def searching(static: Any, sets: data.Sets) -> judging.Searching:
+def searching(
+    static: Any, sets: data.Sets, folder: Path | None = None
+) -> judging.Searching:
     """Return what a search is made of.
+
+    Args:
+        static: static part of a config.
+        sets: the data.
+        folder: of the run, where measured seconds are kept: a resumed search goes on
+            with them.
 
     Raises:
         UsageError: for a budget that no architecture keeps to.
@@ -50,23 +60,40 @@ def searching(static: Any, sets: data.Sets) -> judging.Searching:
     )
     final = parts.network(static, "fixed", shape, classes)
     names = (*ACCOUNTED, *(["seconds"] if static.budget_of == "seconds" else []))
-    tables = {name: _tables(final, policy, name) for name in names}
+    tables = {name: _tables(final, policy, name, folder) for name in names}
     settings = parts.controller_settings(static)
     return judging.Searching(static, net, settings, tables, sets.info, per_epoch, steps)
 
 
-def _tables(network: Network, policy: QuantPolicy, name: str) -> costs.Tables:
+def _tables(
+    network: Network, policy: QuantPolicy, name: str, folder: Path | None
+) -> costs.Tables:
     """Return what architectures cost, by a name in `config.COSTS`."""
     if name == "seconds":
-        return costs.tables(network, policy, latency.measured(network, policy))
+        return _seconds(network, policy, folder)
     return costs.tables(network, policy, costs.accounted(network, policy, name))
+
+
+def _seconds(
+    network: Network, policy: QuantPolicy, folder: Path | None
+) -> costs.Tables:
+    """Return measured seconds: those of the run if it has any."""
+    file = None if folder is None else folder / "seconds.json"
+    if file is not None and file.exists():
+        kept = json.loads(file.read_text())
+        return costs.Tables(**{k: np.asarray(v, float) for k, v in kept.items()})
+    found = costs.tables(network, policy, latency.measured(network, policy))
+    if file is not None:
+        lists = {k: np.asarray(v).tolist() for k, v in found._asdict().items()}
+        disk.write_text(file, json.dumps(lists))
+    return found
 
 
 def run_search(
     static: Any, hyper: groups.Hyper, place: Place, sets: data.Sets
 ) -> list[Summary]:
     """Search with every member of a group."""
-    own = searching(static, sets)
+    own = searching(static, sets, None if place.run is None else place.run.path)
     if place.axis_name is not None:
         own = own._replace(devices=place.devices)
     if static.budget_of != "none":

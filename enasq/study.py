@@ -106,7 +106,7 @@ def _study(
     checkpoints = site.checkpoints / "search"
     place = Place(site.run, (site.index,), checkpoints, site.devices, site.progress)
     (summary,) = sessions.run_search(static, hyper, place, sets)
-    own = sessions.searching(static, sets)
+    own = sessions.searching(static, sets, site.run.path)
     entries = _entries(static, hyper, own, _chosen(static, hyper, site))
     shared = _shared_accuracies(own, hyper, checkpoints, entries, sets)
     found = []

@@ -69,7 +69,9 @@ def evaluate(
             arc = parts.architecture(static)
             own = sessions.training_of(static, sets, arc)
             return retrain.build(own), retrain.splits(sets)
-        return search.build(sessions.searching(static, sets)), judging.splits(sets)
+        return search.build(
+            sessions.searching(static, sets, Path(path))
+        ), judging.splits(sets)
 
     return groups.evaluate(path, Config, prepare)
 

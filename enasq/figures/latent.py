@@ -46,7 +46,7 @@ def read(paths: Sequence[Path]) -> Latents:
         own = sessions.training_of(static, sets, parts.architecture(static))
         program = retrain.build(own)
     else:
-        own = sessions.searching(static, sets)
+        own = sessions.searching(static, sets, path)
         program = search.build(own)
     if static.task == "study":
         checkpoints = checkpoints / "member-0000" / "search"

@@ -151,3 +151,21 @@ def test_a_budget_that_nothing_meets_is_refused(made):
 def test_a_search_without_validation_images_is_refused():
     with pytest.raises(UsageError, match="valid_size: got 0"):
         config.changed(SEARCH, valid_size=0)
+
+
+def test_measured_seconds_are_kept_for_a_resumed_search(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(network, policy):
+        asked.append(network)
+        return lambda arc: float(np.sum(arc[..., 1::2]))
+
+    monkeypatch.setattr(sessions.latency, "measured", measured)
+    timed = config.changed(SEARCH, budget_of="seconds", budget=1.0)
+    sets = parts.load(timed, None)
+    first, again = (sessions.searching(timed, sets, tmp_path) for _ in range(2))
+    assert len(asked) == 1
+    for ours, theirs in zip(
+        first.tables["seconds"], again.tables["seconds"], strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
