@@ -7,18 +7,16 @@
 The first term stands for all that lies between cells: projections depend on how many
 loose ends the cells before them have, and not linearly, since one whose width fits
 already needs none. Inputs matter in reduction cells, where they are twice as large as
-the blocks. Tables come from any measure of whole architectures: by differences where it
-is exact, by least squares where it is noisy, such as seconds.
+the blocks. Tables come from any measure of whole architectures, by differences.
 """
 
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 
 from enasq import accounting
 from enasq import cell as cells
@@ -26,7 +24,7 @@ from enasq.cell import Architecture
 from enasq.plan import Network
 from enasq.policy import QuantPolicy
 from enasq.records import records
-from shared.errors import UsageError, check_choice, check_range
+from shared.errors import UsageError, check_choice
 
 MEASURES = {
     "bits": "model_bits",
@@ -164,62 +162,6 @@ def _ends(count: int, blocks: int) -> Int[np.ndarray, "blocks 4"]:
         chained = block >= count
         code[block, ::2] = block + 1 if chained else (0, int(count <= blocks))
     return code
-
-
-def fit(
-    network: Network,
-    policy: QuantPolicy,
-    measure: Measure,
-    count: int,
-    key: Key[Array, ""],
-) -> Tables:
-    """Estimate tables from a noisy measure of random architectures.
-
-    Least squares over the same parts. Costs between cells follow a straight line in
-    both numbers of loose ends, but for what each pair of numbers adds: as if each pair
-    had been met once more, on the line, so that a rare pair does not copy the noise.
-
-    Args:
-        network, policy: as for `tables`.
-        measure: what an architecture costs, such as seconds.
-        count: of architectures; several times the entries of `branches`.
-        key: consumed by drawing them.
-    """
-    check_range("count", count, low=1)
-    blank = _blank(network, policy)
-    draw = lambda k: cells.random(k, network.blocks, ops=blank.ops)
-    arcs = np.asarray(jax.vmap(draw)(jax.random.split(key, count)))
-    costs = np.array([measure(arc) for arc in arcs], float)
-    rows = np.array([_features(blank, arc) for arc in arcs])
-    pairs, size = blank.widths.size, rows.shape[1]
-    met = np.eye(size)[-pairs:]
-    matrix = np.concatenate([rows, met])
-    scale = np.abs(costs).mean() or 1.0
-    wanted = np.concatenate([costs / scale, np.zeros(pairs)])
-    solution = np.linalg.lstsq(matrix, wanted, rcond=None)[0] * scale
-    parts = np.split(solution, np.cumsum([3, blank.branches.size, 2]))
-    line, branches, inputs, rest = parts
-    normal, reduction = np.indices(blank.widths.shape)
-    widths = line[0] + line[1] * normal + line[2] * reduction
-    return Tables(
-        widths + rest.reshape(widths.shape),
-        branches.reshape(blank.branches.shape),
-        inputs,
-    )
-
-
-def _features(blank: Tables, arc: Architecture) -> Float[np.ndarray, " features"]:
-    """Count the parts: the line, branches, loose inputs, the pair of loose ends."""
-    loose = [cells.loose_ends(code) for code in arc]
-    normal, reduction = (int(ends.sum()) for ends in loose)
-    branches, pair = np.zeros_like(blank.branches), np.zeros_like(blank.widths)
-    for half, code in enumerate(arc):
-        for source, _, branch, op in cells.edges(code).tolist():
-            branches[half, branch, op, int(source < 2)] += 1
-    pair[normal, reduction] = 1
-    line = [1, normal, reduction]
-    inputs = [ends[:2].sum() for ends in loose]
-    return np.concatenate([line, branches.ravel(), inputs, pair.ravel()])
 
 
 def cheapest(tables: Tables) -> float:

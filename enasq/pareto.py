@@ -21,20 +21,6 @@ BATCH, BATCHES = 8192, 128
 """Architectures drawn at once, and how often, until enough cost what they should."""
 
 
-class Candidates(NamedTuple):
-    """Architectures with what is known of them.
-
-    Attributes:
-        costs: a column for each kind of cost.
-        accuracies: higher is better.
-        arcs: the architectures.
-    """
-
-    costs: Float[np.ndarray, "count kinds"]
-    accuracies: Float[np.ndarray, " count"]
-    arcs: Int[np.ndarray, "count 2 blocks 4"]
-
-
 def front(
     costs: Float[np.ndarray, "count kinds"] | Float[np.ndarray, " count"],
     accuracies: Float[np.ndarray, " count"],
@@ -56,13 +42,6 @@ def front(
         if not (losses[kept] <= losses[index]).all(1).any():
             kept.append(index)
     return np.array(kept, int)
-
-
-def merge(*parts: Candidates) -> Candidates:
-    """Return the front of several sets of candidates."""
-    joined = [np.concatenate(values) for values in zip(*parts, strict=True)]
-    kept = front(joined[0], joined[1])
-    return Candidates(*(values[kept] for values in joined))
 
 
 def matched(

@@ -12,6 +12,7 @@ import enasq
 from enasq import (
     accounting,
     blueprint,
+    cell,
     export,
     fixed,
     packing,
@@ -27,12 +28,29 @@ from tests.enasq.networks import EVERY, images, network, variables
 from tests.quick import quick
 
 IMAGE = {"mean": [120.0], "std": [100.0]}
-CASES = {"binary": 6, "ternary": 4, "kbit": 4}
+COLOURS = {"mean": [120.0, 90.0, 101.0], "std": [100.0, 80.0, 64.0]}
+MIXED = cell.parse("0 5 1 11 1 2 0 9 | 1 3 1 14 2 0 1 6", ops=15)
+CASES = {
+    "binary": (6, {}),
+    "ternary": (4, {}),
+    "kbit": (4, {}),
+    # Rows of two words, the second one not full, of colour images.
+    "wide": (35, {"channels": 3, "size": 4}),
+    # Every operation with another quantiser than its neighbour's.
+    "mixed": (6, {"arc": MIXED}),
+}
 
 
 def policy_of(name):
     """Return a deployable policy."""
-    return "deployable" if name == "binary" else f"deployable_{name}"
+    if name == "mixed":
+        return policies.preset("deployable", choices=("binary", "ternary", "2-bit"))
+    return "deployable" if name in ("binary", "wide") else f"deployable_{name}"
+
+
+def norm_of(net):
+    """Return how the bytes of a network's images become numbers."""
+    return COLOURS if net.plan.network.channels == 3 else IMAGE
 
 
 def plain(value):
@@ -45,11 +63,13 @@ def plain(value):
 @pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
     """A network, what it computes by the simulation, and its file."""
-    net = network(policy_of(request.param), CASES[request.param])
+    filters, shape = CASES[request.param]
+    net = network(policy_of(request.param), filters, **shape)
     own, x = variables(net), images(net)
     path = tmp_path_factory.mktemp("export") / "network.npz"
-    export.export(net, own, path, **IMAGE, labels=["a", "b", "c"])
-    plan = blueprint.blueprint(net, own, **IMAGE)
+    norm = norm_of(net)
+    export.export(net, own, path, **norm, labels=["a", "b", "c"])
+    plan = blueprint.blueprint(net, own, **norm)
     return net, own, x, path, plan, simulation.evaluate(plan, x)
 
 
@@ -74,7 +94,8 @@ def test_packed_execution_is_the_simulation_bit_for_bit(case):
 
 def test_the_training_code_evaluates_what_is_exported(case):
     net, own, x, _, plan, expected = case
-    pixels = (x.astype(np.float32) - IMAGE["mean"][0]) / np.float32(IMAGE["std"][0])
+    mean, std = (np.float32(norm_of(net)[name]) for name in ("mean", "std"))
+    pixels = (x.astype(np.float32) - mean) / std
     run = quick(lambda own, x: fixed.run(net, own, x, train=False))
     found = run(own, pixels)
     np.testing.assert_allclose(found.logits, expected.logits, rtol=0, atol=1e-5)

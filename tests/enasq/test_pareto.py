@@ -48,17 +48,6 @@ def test_what_is_not_a_number_is_on_no_front():
     assert pareto.front(np.zeros(1), accuracies[:1]).tolist() == []
 
 
-def test_merged_fronts_are_the_front_of_all():
-    rng = np.random.default_rng(0)
-    arcs = np.arange(40 * 8, dtype=np.int32).reshape(40, 2, 1, 4)
-    whole = pareto.Candidates(rng.normal(size=(40, 2)), rng.normal(size=40), arcs)
-    parts = [pareto.Candidates(*(v[i::2] for v in whole)) for i in range(2)]
-    merged = pareto.merge(*(pareto.merge(part) for part in parts))
-    kept = pareto.front(whole.costs, whole.accuracies)
-    np.testing.assert_array_equal(merged.arcs, arcs[kept])
-    np.testing.assert_array_equal(merged.accuracies, whole.accuracies[kept])
-
-
 def test_random_architectures_of_equal_cost(setting):
     tables, ask = setting
     wanted = ask(np.asarray(cell.random(jax.random.key(5), 3)))
