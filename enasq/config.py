@@ -48,8 +48,8 @@ class Config:
         beta1, epsilon: of Adam.
         schedule: of the learning rate: cosine with restarts, or exponential.
         lr_max, lr_min: of the cosine.
-        lr_period, lr_multiplier: epochs of its first period (0: all of them), and the
-            next one's factor.
+        lr_period, lr_multiplier: epochs of its first period, and the next one's factor;
+            0: one period, in which the rate falls at each update.
         learning_rate, lr_decay, lr_decay_epochs: of the exponential schedule.
         clip, clip_bound: of gradients: none, global, norm (of each array) or
             published_norm, which does nothing.

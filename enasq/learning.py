@@ -35,10 +35,11 @@ def rate(
         epochs: of the whole training.
     """
     if static.schedule == "cosine":
-        settings = {
-            "lr_max": hyper["lr_max"],
-            "lr_min": hyper["lr_min"],
-            "period": static.lr_period or epochs,
+        settings = {"lr_max": hyper["lr_max"], "lr_min": hyper["lr_min"]}
+        if not static.lr_period:
+            return optimizer.half_cosine(step, settings | {"steps": epochs * per_epoch})
+        settings |= {
+            "period": static.lr_period,
             "multiplier": static.lr_multiplier,
             "steps_per_epoch": per_epoch,
         }

@@ -194,7 +194,24 @@ def cosine(step: Step, hyper: Hyper, *, compat: bool = False) -> Float[Array, ""
     if compat:
         glitch = (passed == 0) & (within == 0)
         passed, turn = jnp.where(glitch, before, passed), 3.1415926
-    depth = (1 + jnp.cos(turn * passed / length)) / 2
+    return _between(hyper, turn * passed / length)
+
+
+def half_cosine(step: Step, hyper: Hyper) -> Float[Array, ""]:
+    """Return a rate that falls along one half of a cosine, a little at each update.
+
+    Args:
+        step: updates made before.
+        hyper: `lr_max`, `lr_min` and `steps`, of the whole training.
+
+    Reference: Loshchilov and Hutter (2017), equation 5.
+    """
+    passed = jnp.asarray(step, jnp.result_type(float)) / hyper["steps"]
+    return _between(hyper, jnp.pi * passed)
+
+
+def _between(hyper: Hyper, turn: Array) -> Array:
+    depth = (1 + jnp.cos(turn)) / 2
     return hyper["lr_min"] + (hyper["lr_max"] - hyper["lr_min"]) * depth
 
 

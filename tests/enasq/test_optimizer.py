@@ -36,6 +36,13 @@ def test_cosine_restarts_where_it_should():
     np.testing.assert_allclose(compat[starts[1:]], (0.05 + 0.001) / 2, rtol=1e-5)
 
 
+def test_half_a_cosine_falls_at_each_update():
+    hyper = {"lr_max": 0.05, "lr_min": 0.001, "steps": 40}
+    found = quick(jax.vmap(lambda s: optimizer.half_cosine(s, hyper)))(jnp.arange(41))
+    expected = optax.cosine_decay_schedule(0.05, 40, alpha=0.001 / 0.05)
+    np.testing.assert_allclose(found, jax.vmap(expected)(jnp.arange(41)), rtol=1e-5)
+
+
 def test_exponential_has_a_floor_and_a_warm_up():
     hyper = {"lr": 0.1, "start": 4, "every": 2, "rate": 0.1}
     more = hyper | {"lr_min": 0.005, "warmup_steps": 2, "warmup_value": 0.7}
