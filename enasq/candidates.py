@@ -1,6 +1,7 @@
 """The architectures that a search has judged, and which of them to take."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,6 @@ import numpy as np
 
 from enasq import cell, pareto
 from shared import disk
-from shared.errors import UsageError
 from shared.training import Record
 
 FILE = "candidates.jsonl"
@@ -47,14 +47,21 @@ def of_records(records: Sequence[Record]) -> list[Candidate]:
 
 
 def front(found: Sequence[Candidate], cost: str = "bits") -> set[int]:
-    """Return the numbers of the candidates that no other one beats in both."""
-    spent = np.asarray([own.costs[cost] for own in found])
-    gained = np.asarray([own.accuracy for own in found])
-    return {int(place) for place in pareto.front(spent, gained)}
+    """Return the numbers of candidates that no other one of the same evaluation beats.
+
+    Accuracies of other evaluations, with other shared weights, do not compare.
+    """
+    kept: set[int] = set()
+    for step in {own.step for own in found}:
+        places = np.asarray([n for n, own in enumerate(found) if own.step == step])
+        spent = np.asarray([found[n].costs[cost] for n in places])
+        gained = np.asarray([found[n].accuracy for n in places])
+        kept |= set(places[pareto.front(spent, gained)].tolist())
+    return kept
 
 
 def write(folder: Path, found: Sequence[Candidate], cost: str = "bits") -> None:
-    """Write all candidates, a line each, with those of the front marked."""
+    """Write all candidates, a line each, with the front of each evaluation marked."""
     ahead = front(found, cost) if found else set()
     lines = [
         json.dumps({**own._asdict(), "front": place in ahead})
@@ -73,18 +80,20 @@ def best(
     Args:
         found: of a search.
         cost: what the budget is of, or none.
-        budget: largest cost.
-
-    Raises:
-        UsageError: if no candidate keeps to it.
+        budget: largest cost. If no candidate keeps to it, the cheapest one is the best,
+            with a warning.
     """
     last = max(own.step for own in found)
     keep = [
         own for own in found if cost == "none" or own.costs[cost] <= budget * (1 + 1e-6)
     ]
     if not keep:
-        least = min(own.costs[cost] for own in found)
-        allowed = f"at least {least:g}, the cheapest architecture that was drawn"
-        raise UsageError("budget", f"{budget:g} {cost}", allowed)
+        cheapest = min(found, key=lambda own: own.costs[cost])
+        warnings.warn(
+            f"no candidate keeps to a budget of {budget:g} {cost}: the cheapest takes "
+            f"{cheapest.costs[cost]:g}",
+            stacklevel=2,
+        )
+        return cheapest
     latest = [own for own in keep if own.step == last] or keep
     return max(latest, key=lambda own: own.accuracy)

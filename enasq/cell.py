@@ -134,6 +134,13 @@ def split_op(op: int, *, kinds: int = 5) -> tuple[int, int]:
     return kind, choice
 
 
+def plain(arc: Architecture) -> Architecture:
+    """Return an architecture without its choices of quantisers."""
+    found = arc.copy()
+    found[..., 1::2] %= len(OPERATIONS)
+    return found
+
+
 def use_counts(cell: Cell) -> Int[Array, " nodes"] | Int[np.ndarray, " nodes"]:
     """Return how many branches read each node.
 

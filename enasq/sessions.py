@@ -124,7 +124,8 @@ def run_search(
             folder = place.run.directory(index)
             text = log.render(records, batch_size=batches.size, counts=sets.info.counts)
             disk.write_text(folder / "log.txt", text)
-            candidates.write(folder, candidates.of_records(records))
+            cost = "bits" if static.budget_of == "none" else static.budget_of
+            candidates.write(folder, candidates.of_records(records), cost)
     return [member.summary for member in fitted]
 
 

@@ -10,6 +10,7 @@ for rankings under shared weights.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,7 +141,7 @@ def _entries(
     best = cell.parse(chosen.architecture, ops=ops)
     entries = [
         Entry("searched", best, None, static.study_seeds),
-        Entry("float", best, "float", static.study_seeds),
+        Entry("float", cell.plain(best), "float", static.study_seeds),
     ]
     if not static.random_cells:
         return entries
@@ -154,6 +155,12 @@ def _entries(
         static.random_cells,
         best.shape[1],
     )
+    if len(arcs) < static.random_cells:
+        warnings.warn(
+            f"{len(arcs)} of {static.random_cells} random architectures within "
+            f"{TOLERANCE:.0%} of the {cost} of the searched one",
+            stacklevel=1,
+        )
     randoms = [Entry(f"random-{i}", arc, None, 1) for i, arc in enumerate(arcs)]
     return entries + randoms
 
@@ -250,7 +257,9 @@ def _agreement(found: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     shared = np.asarray([own["shared_accuracy"] for own in ranked])
     trained = np.asarray([np.mean(own["valid_accuracy"]) for own in ranked])
-    return pareto.agreement(shared, trained)._asdict()
+    found = pareto.agreement(shared, trained)
+    # Equal accuracies rank nothing.
+    return found._asdict() if np.isfinite(found.tau) else None
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, float]:

@@ -76,7 +76,8 @@ class Ranking(NamedTuple):
 def pareto(found: Mapping[str, Found]) -> "Figure":
     """Draw candidates against what they cost, with the front of each kind of cost.
 
-    A row of panels for each search.
+    A row of panels for each search. The front is that of the last evaluation, since
+    shared weights were others before.
     """
     figure, axes = plotting.figure(len(found), len(AXES), width=4.9, height=3.7)
     for row, (label, own) in zip(axes, found.items(), strict=True):
@@ -100,7 +101,8 @@ def pareto(found: Mapping[str, Found]) -> "Figure":
 
 def _draw_front(axis: "Axes", costs: Float[np.ndarray, " count"], own: Found) -> Any:
     scores = 100 * own.accuracies
-    kept = fronts.front(costs, scores)
+    last = np.flatnonzero(own.epochs == own.epochs.max())
+    kept = last[fronts.front(costs[last], scores[last])]
     with plotting.style():
         points = axis.scatter(costs, scores, c=own.epochs, s=12, alpha=0.7, lw=0)
         axis.plot(
@@ -111,7 +113,7 @@ def _draw_front(axis: "Axes", costs: Float[np.ndarray, " count"], own: Found) ->
             marker="o",
             markerfacecolor="none",
             markersize=6,
-            label="front",
+            label="front of the last evaluation",
         )
     return points
 

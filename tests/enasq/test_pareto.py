@@ -64,8 +64,8 @@ def test_random_architectures_of_equal_cost(setting):
 def test_nothing_costs_so_little(setting, monkeypatch):
     monkeypatch.setattr(pareto, "BATCHES", 2)
     tables, _ = setting
-    with pytest.raises(UsageError, match="tolerance: got 0.01.*nearest is .* away"):
-        pareto.matched(jax.random.key(0), tables, 10, 0.01, 1, 3)
+    found = pareto.matched(jax.random.key(0), tables, 10, 0.01, 1, 3)
+    assert found.shape == (0, 2, 3, 4)
 
 
 def test_agreement_of_rankings():
