@@ -88,17 +88,29 @@ def candidates(own: Searching, train_state: training.TrainState) -> Array:
 def judge(
     own: Searching, train_state: training.TrainState, split: Judged | Tested
 ) -> training.Metrics:
-    """Return what a set says: all candidates, or on test images the likeliest."""
+    """Return what a set says: all candidates, or on test images the likeliest.
+
+    As published, accuracies are means over a new architecture for each batch, and each
+    candidate is judged on one batch of training's size.
+    """
     variables = Variables(train_state.params, {})
-    if isinstance(split, Tested):
+    tested = isinstance(split, Tested)
+    norm = own.info.norms.test if tested else own.info.norms.valid
+    place = Split(split.images, split.labels), norm
+    if own.static.compat:
+        turn = jnp.int32(-1) if tested else split.rows[0]
+        arcs = _anew(own, train_state, len(split.labels), turn)
+        found = _by_batch(own, variables, arcs, *place, own.static.eval_batch)
+        if tested:
+            return {"accuracy": jnp.mean(found)}
+        listed = candidates(own, train_state)
+        listed = _by_batch(own, variables, listed, *place, own.static.batch_size)
+        return {"accuracy": jnp.mean(found), "accuracies": listed}
+    if tested:
         params = train_state.state["controller"].params
         told = parts.controller_hyper(train_state.hyper)
         arcs = controller.greedy(params, own.settings, told).arc[None]
-        place = Split(*split), own.info.norms.test
         return {"accuracy": accuracies(own, variables, arcs, *place)[0]}
-    place = Split(split.images, split.labels), own.info.norms.valid
-    if own.static.compat:
-        return _judge_as_published(own, train_state, split)
     found = accuracies(own, variables, candidates(own, train_state), *place)
     return {"accuracy": jnp.mean(found), "accuracies": found}
 
@@ -146,32 +158,39 @@ def windows(count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return starts.astype(np.int32), rows >= whole[:, None]
 
 
-def _judge_as_published(
-    own: Searching, train_state: training.TrainState, split: Judged
-) -> training.Metrics:
-    """Draw an architecture for each batch, and judge each candidate on one batch."""
-    static, variables = own.static, Variables(train_state.params, {})
+def _anew(
+    own: Searching, train_state: training.TrainState, count: int, turn: Array
+) -> Int32[Array, "batches 2 blocks 4"]:
+    """Draw an architecture for each batch of so many images, as published."""
     told = parts.controller_hyper(train_state.hyper)
     params = train_state.state["controller"].params
     key = training.noise_key(train_state.key, train_state.step)
-    key = jax.random.fold_in(jax.random.fold_in(key, 3), split.rows[0])
-    starts, counted = windows(len(split.labels), static.eval_batch)
-    drawn = jax.vmap(lambda key: controller.sample(params, key, own.settings, told).arc)
-    arcs = drawn(jax.random.split(key, len(starts)))
-    places = jnp.arange(static.candidates) % len(starts)
-    given = jnp.concatenate([arcs, candidates(own, train_state)])
-    starts = jnp.concatenate([jnp.asarray(starts), jnp.asarray(starts)[places]])
+    key = jax.random.fold_in(jax.random.fold_in(key, 3), turn)
+    keys = jax.random.split(key, len(windows(count, own.static.eval_batch)[0]))
+    return jax.vmap(lambda k: controller.sample(params, k, own.settings, told).arc)(
+        keys
+    )
+
+
+def _by_batch(
+    own: Searching,
+    variables: Variables,
+    arcs: Array,
+    split: Split,
+    norm: pixels.Norm,
+    size: int,
+) -> Float[Array, " archs"]:
+    """Judge each architecture on one batch, one batch after the other, as published."""
+    starts, counted = windows(len(split.labels), size)
+    starts = jnp.asarray(starts)[jnp.arange(len(arcs)) % len(starts)]
     size = counted.shape[1]
 
     def one(given):
         arc, start = given
-        images, labels = batching.slice_rows(split, start, size)[:2]
-        images = pixels.scaled(images, own.info.norms.valid)
-        logits = supernet.run(own.net, variables, arc, images).logits
+        images, labels = batching.slice_rows(split, start, size)
+        logits = supernet.run(
+            own.net, variables, arc, pixels.scaled(images, norm)
+        ).logits
         return losses.correct(logits, labels) / size
 
-    found = lax.map(one, (given, starts))
-    return {
-        "accuracy": jnp.mean(found[: len(arcs)]),
-        "accuracies": found[len(arcs) :],
-    }
+    return lax.map(one, (arcs, starts))

@@ -1,5 +1,6 @@
 """Networks of runs as packed files, checked against the networks themselves."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,12 @@ def write(
         "file_accuracy": float(np.mean(found == labels)),
         "same_labels": float(np.mean(found == expected)),
     }
+
+
+def words(written: Mapping[str, Any]) -> str:
+    """Return what `write` has found, as a line."""
+    return (
+        f"{written['file']}: {written['file_bytes']:,} bytes, "
+        f"{100 * written['file_accuracy']:.2f} % of the test images right, "
+        f"{100 * written['same_labels']:.2f} % with the label of the trained network"
+    )

@@ -307,13 +307,5 @@ def render(report: Mapping[str, Any]) -> str:
         ]
     for own in report["entries"]:
         if own["file_bytes"]:
-            lines += ["", _file_line(own)]
+            lines += ["", f"{packed.words(own)}."]
     return "\n".join([*lines, ""])
-
-
-def _file_line(own: Mapping[str, Any]) -> str:
-    return (
-        f"{own['file']}: {own['file_bytes']:,} bytes, "
-        f"{100 * own['file_accuracy']:.2f} % of the test images right, "
-        f"{100 * own['same_labels']:.2f} % with the label of the trained network."
-    )

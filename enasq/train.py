@@ -64,6 +64,7 @@ def evaluate(
     data_dir = data_dir or runs.read_config(path)["options"]["data_dir"]
 
     def prepare(static):
+        _refuse_study(static, path)
         sets = parts.load(static, data_dir)
         if static.task == "fixed":
             arc = parts.architecture(static)
@@ -76,15 +77,25 @@ def evaluate(
     return groups.evaluate(path, Config, prepare)
 
 
+def _refuse_study(static: Any, path: str | Path) -> None:
+    if static.task == "study":
+        hint = "Its report.md says what its networks reach; their files lie beside it."
+        raise UsageError("run", str(path), "a search or a training", hint)
+
+
 def export(
     path: str | Path, folder: str | Path, *, data_dir: str | Path | None = None
-) -> Iterator[Path]:
+) -> Iterator[str]:
     """Write the networks of a run's last checkpoints as packed files.
 
     Args:
         path: a run of task fixed.
         folder: where `0000.enasq` and so on go.
         data_dir: where the data sets lie (default: as in training).
+
+    Yields:
+        What each file holds, in words: its name, its size, the part of the test images
+        that it gets right, and that to which it gives the label of the network.
 
     Raises:
         UsageError: for a search, whose networks have many architectures.
@@ -100,5 +111,5 @@ def export(
         for index, state in zip(indices, states, strict=True):
             file = Path(folder) / f"{index:04d}{packed.SUFFIX}"
             file.parent.mkdir(parents=True, exist_ok=True)
-            packed.write(own, Variables(state.params, state.state), file, sets)
-            yield file
+            done = packed.write(own, Variables(state.params, state.state), file, sets)
+            yield packed.words(done | {"file": str(file)})

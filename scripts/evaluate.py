@@ -23,8 +23,8 @@ class Options:
     Attributes:
         path: the run directory, or that of a member.
         data_dir: where the data sets lie (default: as in training).
-        export: also write the networks here, in the file layout of the original
-            program of the system.
+        export: also write the networks here: in the file layout of the original
+            program of the system, or packed (enasq).
     """
 
     path: Path
@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> None:
         if member in (None, record["member"]):
             print(json.dumps(record))
     if options.export is not None:
-        for folder in system.export(options.path, options.export, data_dir=data_dir):
-            print(f"exported: {folder}")
+        for written in system.export(options.path, options.export, data_dir=data_dir):
+            print(f"exported: {written}")
 
 
 if __name__ == "__main__":

@@ -143,6 +143,36 @@ def test_accuracies_are_those_of_each_architecture_alone(made):
         assert accuracy == pytest.approx(right.mean(), abs=1e-6)
 
 
+def test_as_published_each_batch_has_another_architecture(made):
+    own, sets, state = made
+    static = config.changed(SEARCH, compat=True, eval_batch=40, batch_size=64)
+    own = own._replace(static=static)
+    judge = quick(lambda split: judging.judge(own, state, split))
+    splits = judging.splits(sets)
+    tested, valid = judge(splits["test"]), judge(splits["valid"])
+    variables = Variables(state.params, {})
+    alone = quick(lambda arc, x: supernet.run(own.net, variables, arc, x).logits)
+
+    def accuracies(arcs, name, size):
+        """Return those of architectures, each on the batch that is its turn."""
+        images, labels = data.whole(sets, name)
+        starts, _ = judging.windows(len(labels), size)
+        return [
+            np.mean(np.argmax(alone(arc, images[start:][:size]), -1) == given)
+            for arc, start in zip(arcs, starts, strict=False)
+            for given in [labels[start:][:size]]
+        ]
+
+    arcs = judging._anew(own, state, len(sets.test.labels), jnp.int32(-1))
+    assert len(np.unique(arcs.reshape(len(arcs), -1), axis=0)) == len(arcs) == 9
+    expected = np.mean(accuracies(arcs, "test", 40))
+    assert tested["accuracy"] == pytest.approx(expected, abs=1e-6)
+    # Candidates are judged on batches of training's size: 64 of 100 images, then
+    # the last 64, then the first again.
+    listed = accuracies(judging.candidates(own, state)[:2], "valid", 64)
+    np.testing.assert_allclose(valid["accuracies"][:2], listed, atol=1e-6)
+
+
 def test_a_budget_that_nothing_meets_is_refused(made):
     poor = config.changed(SEARCH, budget=10.0)
     with pytest.raises(UsageError, match=r"budget: got 10.*expected at least \d+"):
