@@ -7,6 +7,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax import numpy as jnp
 
 from enasq import data, fixed, learning, losses
 from shared import training
@@ -52,7 +53,8 @@ def build(own: Training, *, axis_name: str | None = None) -> training.Program:
     )
 
     def init(key, hyper):
-        variables = fixed.init(own.net, training.init_key(key))
+        dtype = jnp.result_type(float)
+        variables = fixed.init(own.net, training.init_key(key), dtype=dtype)
         return training.init_state(*variables, key, hyper, optimizer)
 
     def step(before, batch):

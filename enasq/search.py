@@ -68,7 +68,7 @@ def build(own: judging.Searching, *, axis_name: str | None = None) -> training.P
 
     def init(key, hyper):
         weights, other = jax.random.split(training.init_key(key))
-        params = supernet.init(own.net, weights).params
+        params = supernet.init(own.net, weights, dtype=jnp.result_type(float)).params
         told = parts.controller_hyper(hyper)
         zeros = jnp.zeros(own.static.controller_updates)
         state = {
@@ -144,7 +144,8 @@ def _phase(
         rows = order[(place * size + jnp.arange(size)) % count]
         images = pixels.scaled(valid.images[rows], own.info.norms.valid)
         logits = supernet.run(own.net, variables, arc, images).logits
-        return losses.correct(logits, valid.labels[rows]) / size
+        right = losses.correct(logits, valid.labels[rows])
+        return right.astype(logits.dtype) / size
 
     def update(state, turn):
         keys = jax.random.split(jax.random.fold_in(key, turn), number)

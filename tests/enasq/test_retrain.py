@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from enasq import config, learning, parts, retrain, sessions, train
+from enasq import config, learning, parts, retrain, search, sessions, train
 from enasq import policy as policies
 from shared import runs
 from shared.config import split
 from shared.errors import UsageError
 from tests import tiny_runs
-from tests.enasq.tiny import ARC, FIXED, go, new_run
+from tests.enasq.tiny import ARC, FIXED, SEARCH, go, new_run
 from tests.quick import quick
 
 
@@ -27,6 +27,27 @@ def test_a_killed_training_resumes_to_the_same_numbers(tmp_path, whole):
     with runs.open(run.path) as again:
         go(again, FIXED)
     assert tiny_runs.numbers(run.path) == tiny_runs.numbers(whole[0])
+
+
+@pytest.mark.parametrize("given", (SEARCH, FIXED))
+def test_both_precisions_are_kept_throughout(given):
+    with jax.enable_x64(True):
+        static, hyper = split(given)
+        sets = parts.load(static, None)
+        if given is SEARCH:
+            own = sessions.searching(static, sets)
+            program, taken = search.build(own), search.batches(static, sets)
+            arrays = sets.train, sets.valid
+        else:
+            own = sessions.training_of(static, sets, parts.architecture(static))
+            program, taken = retrain.build(own), parts.batches(static, sets)
+            arrays = sets.train
+        key = jax.random.key(0)
+        state = jax.eval_shape(program.init, key, hyper)
+        batch = taken.take(arrays, taken.plan(key, 0, hyper), 0, key)
+        after, _ = jax.eval_shape(program.step, state, batch)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(after.params)}
+    assert kinds == {np.dtype(np.float64)}
 
 
 def test_both_sets_are_evaluated_and_the_architecture_is_logged(whole):
