@@ -36,6 +36,12 @@ SETS = ("mnist", "cifar10", "digits", "fashion_mnist")
 SIZES = {"mnist": 32, "cifar10": 32, "digits": 8, "fashion_mnist": 32}
 """Sides of their images, if nobody asks for another."""
 
+CHANNELS = {"mnist": 1, "cifar10": 3, "digits": 1, "fashion_mnist": 1}
+"""Their channels, likewise."""
+
+CLASSES = 10
+"""Classes of each of them."""
+
 INPUTS = ("standard", "centred", "fixed")
 """Ways to turn bytes into numbers."""
 
