@@ -19,6 +19,7 @@ arXiv 1603.05279; Zhou et al. (2016), arXiv 1606.06160.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 from jax import lax
 from jax import numpy as jnp
 from jaxtyping import Array, Int32, UInt32
@@ -27,6 +28,9 @@ from enasq.packing import Columns, Packed, weights_of
 
 UNROLL = 64
 """Popcounts in the body of a loop. Longer products take several loops."""
+
+CLASH, GAP = 512, 48
+"""Columns whose multiples are kept apart in memory, and by how many more columns."""
 
 WIDE = {"xla_cpu_prefer_vector_width": 512}
 """Options of `jax.jit` for programs of these products on CPUs with long vectors."""
@@ -136,6 +140,7 @@ def weighted_ones(
 
 def _by_words(a: Array, b: Array, pairs: tuple[Pair, ...]) -> Array:
     words, body = a.shape[-1], max(UNROLL // len(pairs), 1)
+    b = _apart(b)
     total = _unrolled(a[..., :body], b[:, :body], pairs)
     for start in range(body, words, body):
         end = min(start + body, words)
@@ -144,6 +149,19 @@ def _by_words(a: Array, b: Array, pairs: tuple[Pair, ...]) -> Array:
         # compiled loop over parts would slice b inside, and lose its vectors.
         total = lax.optimization_barrier(total + part)
     return total
+
+
+def _apart(b: Array) -> Array:
+    """Return columns whose words do not lie a multiple of 2 kB apart on a CPU.
+
+    Such words share a few places of the first cache, and those of one column drive each
+    other out before the next row reads them.
+    """
+    count = b.shape[-1]
+    if jax.default_backend() != "cpu" or count % CLASH:
+        return b
+    wide = jnp.pad(b, ((0, 0), (0, 0), (0, GAP)))
+    return lax.optimization_barrier(wide)[..., :count]
 
 
 def _unrolled(a: Array, b: Array, pairs: tuple[Pair, ...]) -> Array:

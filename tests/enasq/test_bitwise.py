@@ -68,6 +68,17 @@ def test_products_of_any_length_loop_over_their_words(seed, size, kind):
     np.testing.assert_array_equal(run(a, b), a @ b)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_that_are_kept_apart_are_the_same_columns(kind):
+    count = 2 * bitwise.CLASH
+    a, b = draw(1, "binary", 1, (3, 65)), draw(2, *kind, (65, count))
+    rows, columns = packing.pack(a, "binary"), packing.pack_columns(b, *kind)
+    apart = quick(bitwise._apart)(columns.planes)
+    np.testing.assert_array_equal(apart, columns.planes)
+    found = quick(lambda a, b: products.matmul(a, b, how="words"))(rows, columns)
+    np.testing.assert_array_equal(found, a @ b)
+
+
 def test_images_of_eight_bits_multiply_as_bytes():
     a, b = draw(0, "unsigned", 8, (6, 40)), draw(1, "signed", 8, (40, 3))
     image = lambda x: Codes(x, "unsigned", 8)
