@@ -72,7 +72,8 @@ def test_products_of_any_length_loop_over_their_words(seed, size, kind):
 def test_columns_that_are_kept_apart_are_the_same_columns(kind):
     count = 2 * bitwise.CLASH
     a, b = draw(1, "binary", 1, (3, 65)), draw(2, *kind, (65, count))
-    rows, columns = packing.pack(a, "binary"), packing.pack_columns(b, *kind)
+    rows = packing.pack(jnp.asarray(a), "binary")
+    columns = packing.pack_columns(jnp.asarray(b), *kind)
     apart = quick(bitwise._apart)(columns.planes)
     np.testing.assert_array_equal(apart, columns.planes)
     found = quick(lambda a, b: products.matmul(a, b, how="words"))(rows, columns)
