@@ -17,20 +17,27 @@ COSTS = ("none", "bits", "bit_operations", "macs", "seconds")
 class Config:
     """A search, the training of one architecture, or a study of both.
 
+    What is said of searches holds for tasks search and study.
+
     Attributes:
         task: search (shared weights and a controller); fixed (one architecture); or
             study: a search, its best architecture trained anew and exported, beside
             random ones of equal cost and the same cells in full precision.
         dataset: mnist, cifar10, digits or fashion_mnist.
-        train_dir, valid_dir, test_dir: of MNIST, folders or zip archives of PNG files;
-            empty for the official files.
-        image_size, channels: of an image; 0 for those of the set.
-        valid_size: training images held out; -1 for the usual number.
+        train_dir: of MNIST, folder or zip archive of PNG files to train on; empty for
+            the official files.
+        valid_dir: the same for validation images; empty holds some out.
+        test_dir: the same for test images; needed with train_dir.
+        image_size: height and width of an image; 0 for those of the set.
+        channels: of an image, 1 or 3; 0 for those of the set.
+        valid_size: training images held out; -1 for the usual number. Searches need
+            some.
         copies: of each training image, one as it is and the others changed.
         augment: change images anew in each batch: none, digits or turns.
-        crop, flip, cutout: pixels around an image that a crop may reach, whether images
-            are mirrored, side of the square set to 0.
-        cutout_anchor: whether a square's corner or its centre is uniform.
+        crop: pixels around an image that a random crop may reach; 0 crops nothing.
+        flip: mirror half of the training images.
+        cutout: side of a random square that is set to 0; 0 leaves it out.
+        cutout_anchor: what of the square is uniform: corner or centre.
         architecture: of task fixed, 8 integers for each block.
         layers: L; networks have L + 2 cells.
         blocks: of a cell; 0 takes those of the architecture, or 5.
@@ -39,49 +46,70 @@ class Config:
         stride_inside: reduction cells of a search have strides inside, as those of the
             network that is trained afterwards.
         aux_head: train with an auxiliary head.
-        policy: which quantiser is where, see `enasq.policy`.
-        bits: of quantisers of k bits.
-        choices: quantisers among which an architecture chooses for each operation.
+        policy: which quantiser is where: deployable, deployable_ternary,
+            deployable_kbit, reference, published, all_binary, all_ternary, all_kbit
+            or float.
+        bits: of quantisers of k bits, 1 to 16; up to 8 run on packed words.
+        choices: quantisers among which an architecture chooses for each operation:
+            float, binary, ternary, or 4-bit with any number from 1 to 16.
         high: range H of binary and ternary weights.
         loss: squared_hinge, hinge, softmax or published_hinge.
         optimizer: of the weights: momentum (Nesterov), sgd or adam.
-        beta1, epsilon: of Adam.
+        beta1: of adam, how slowly its first moment moves; 0 keeps none.
+        epsilon: of adam, beside the root of the second moment.
         schedule: of the learning rate: cosine with restarts, or exponential.
-        lr_max, lr_min: of the cosine.
-        lr_period, lr_multiplier: epochs of its first period, and the next one's factor;
-            0: one period, in which the rate falls at each update.
-        learning_rate, lr_decay, lr_decay_epochs: of the exponential schedule.
-        clip, clip_bound: of gradients: none, global, norm (of each array) or
-            published_norm, which does nothing.
+        lr_max: of the cosine, largest learning rate.
+        lr_min: of the cosine, smallest learning rate.
+        lr_period: epochs of the cosine's first period; 0: one period, in which the
+            rate falls at each update.
+        lr_multiplier: of the cosine, how many times longer each period is than the
+            last.
+        learning_rate: of the exponential schedule, at the start.
+        lr_decay: of the exponential schedule, factor of each fall.
+        lr_decay_epochs: of the exponential schedule, epochs between falls.
+        clip: of gradients: none, global (the norm of all), norm (that of each array)
+            or published_norm, which does nothing.
+        clip_bound: largest norm of a gradient; read by clip global and norm.
         l2: weight of the squared parameters.
         keep: probability to keep an input of the classifier.
-        drop_path_keep: probability to keep a branch of the last cell at the end.
+        drop_path_keep: probability to keep a branch of the last cell at the end;
+            shared weights are never dropped, so task search takes 1 alone.
         kernel_rates: multiply the rates of latent kernels by their Glorot factors.
         project: keep latent weights inside the range where they have gradients.
         train_aux_head: whether the auxiliary head's own weights are trained.
         head_range: quantised networks start from classifiers of U(-range, range).
         rescale: multiply gradients of k-bit separable kernels as the published program.
-        controller: train the controller; otherwise architectures stay random.
-        controller_every: epochs between its phases.
-        controller_updates, controller_samples: updates of a phase, and architectures
-            of an update.
-        controller_lr, controller_l2: of its Adam, which has no first moment.
-        hidden, lstm_layers: of its LSTM.
-        op_bias: initial logit of convolutions.
-        tanh_constant, op_tanh_reduce, temperature: of its logits; 0 leaves out.
-        entropy_weight: of the entropy.
-        entropy: loss (a bonus with a gradient) or reward (a constant).
-        baseline: previous or updated, see `enasq.controller`.
-        baseline_decay: of the moving baseline.
-        candidates: architectures that are judged after each phase.
-        budget_of: cost that is limited: none, bits, bit_operations, macs or seconds.
-        budget: largest cost without loss of reward.
-        budget_weight: reward that a cost of twice the budget loses.
-        random_cells: of a study, random architectures of equal cost.
-        study_seeds: of a study, seeds of the best architecture.
-        study_epochs: of a study, epochs of every training but the search.
-        batch_size, eval_batch: images of an update, and of a pass that is judged.
-        epochs: passes over the training set.
+        controller: of searches, train the controller; otherwise architectures stay
+            random.
+        controller_every: of searches, epochs between the controller's phases.
+        controller_updates: of searches, updates of a phase.
+        controller_samples: of searches, architectures of an update.
+        controller_lr: of searches, rate of the controller's adam, which has no first
+            moment.
+        controller_l2: of searches, weight of the controller's squared parameters.
+        hidden: of searches, size of the controller's LSTM.
+        lstm_layers: of searches, layers of the controller's LSTM.
+        op_bias: of searches, initial logit of convolutions.
+        tanh_constant: of searches, bound of the controller's logits; 0 for none.
+        op_tanh_reduce: of searches, what divides that bound for operations.
+        temperature: of searches, what divides the logits; 0 for nothing.
+        entropy_weight: of searches, weight of the controller's entropy.
+        entropy: of searches, where it goes: loss (a bonus with a gradient) or reward
+            (a constant).
+        baseline: of searches, what is taken from a reward: previous (the mean before
+            it) or updated (with it).
+        baseline_decay: of searches, of the moving baseline.
+        candidates: of searches, architectures that are judged after each phase.
+        budget_of: of searches, cost that is limited: none, bits, bit_operations, macs
+            or seconds.
+        budget: of searches, largest cost without loss of reward.
+        budget_weight: of searches, reward that a cost of twice the budget loses.
+        random_cells: of task study, random architectures of equal cost.
+        study_seeds: of task study, seeds of the best architecture.
+        study_epochs: of task study, epochs of every training but the search.
+        batch_size: images of an update.
+        eval_batch: images of a pass that is judged.
+        epochs: passes over the training set; of task study, those of its search.
         steps: updates in all; 0 means whole epochs.
         eval_every: epochs between evaluations.
         log_every: updates between records.

@@ -1,0 +1,41 @@
+"""Settings of a run: what is said of them, and what is refused."""
+
+import dataclasses
+import re
+
+import pytest
+
+from enasq import augmentation, config, controller, data, optimizer, plan, policy
+from enasq.losses import LOSSES
+
+NAMES = {
+    "dataset": data.SETS,
+    "augment": augmentation.CHANGES,
+    "pool_positions": plan.RULES,
+    "policy": policy.PRESETS,
+    "loss": LOSSES,
+    "optimizer": optimizer.OPTIMIZERS,
+    "schedule": optimizer.SCHEDULES,
+    "clip": optimizer.CLIPS,
+    "entropy": controller.ENTROPIES,
+    "baseline": controller.BASELINES,
+    "budget_of": config.COSTS,
+}
+
+
+@pytest.fixture(scope="module")
+def entries():
+    """What is said of each setting; the command line shows it."""
+    text = config.Config.__doc__ or ""
+    return dict(re.findall(r"^ {8}(\w+): (.+(?:\n {12}.+)*)", text, re.MULTILINE))
+
+
+def test_every_setting_has_a_line_of_its_own(entries):
+    # The command line leaves out what is said of several settings at once.
+    assert [*entries] == [field.name for field in dataclasses.fields(config.Config)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_names_that_a_setting_takes_are_listed(name, entries):
+    words = re.findall(r"\w+", entries[name])
+    assert set(NAMES[name]) <= set(words)
