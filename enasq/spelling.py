@@ -1,7 +1,10 @@
 """Flags of the published programs, said in ours."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
+from enasq.config import Config
+from shared import flags
 from shared.errors import UsageError
 
 Words = list[tuple[str, list[str]]]
@@ -22,7 +25,6 @@ RENAMED = {
     "child_out_filters": "filters",
     "child_use_aux_heads": "aux_head",
     "child_cutout_size": "cutout",
-    "child_grad_bound": "clip_bound",
     "child_keep_prob": "keep",
     "child_drop_path_keep_prob": "drop_path_keep",
     "child_l2_reg": "l2",
@@ -76,42 +78,99 @@ IDLE = (
 
 ARCHITECTURE = ("fixed_arc", "child_fixed_arc")
 
+SWITCH = {
+    "True": ("true", "t", "1", "yes"),
+    "False": ("false", "f", "0", "no"),
+}
+"""How switches are spelled."""
 
-def translated(words: Words) -> Words:
+
+def translated(words: Words, config: Config) -> Words:
     """Return flags and their values with the published spellings in ours.
 
+    What has no effect is left out with a warning.
+
+    Args:
+        words: from `flags.split`.
+        config: what the flags change.
+
     Raises:
-        UsageError: for a value that no program supports, for flags that never did
-            anything, and for a controller to be trained with a fixed architecture.
+        UsageError: for a value that no program supports, for a controller to be
+            trained with a fixed architecture, and for a bound of gradients without
+            clipping.
     """
+    kinds = flags.hints(Config)
     found: Words = []
     for name, values in words:
-        found += _translated(name, values)
+        for ours, given in _translated(name, values):
+            switch = kinds.get(ours) is bool
+            found.append((ours, [_switch(name, given)] if switch else given))
     given = dict(found)
-    if "architecture" in given and given.get("controller") == ["True"]:
+    fixed = given.get("task", [config.task]) == ["fixed"]
+    if fixed and given.get("controller") == ["True"]:
         allowed = "False with an architecture, which leaves nothing to search"
         raise UsageError("controller_training", True, allowed)
-    return found
+    if "architecture" in given and "blocks" not in given:
+        found.append(("blocks", ["0"]))
+    published = any(name == "child_grad_bound" for name, _ in words)
+    return found + _clipping(given, config, published)
+
+
+def _clipping(given: Mapping[str, list[str]], config: Config, published: bool) -> Words:
+    """Return what clips where a bound is given and nothing does.
+
+    Args:
+        given: flags and their values, in our spelling.
+        config: what they change.
+        published: whether the bound has its published name, which clips as well.
+    """
+    clip = given.get("clip", [config.clip])
+    if "clip_bound" not in given or clip != ["none"]:
+        return []
+    if not published or "clip" in given:
+        bound = " ".join(given["clip_bound"])
+        hint = "Set --clip norm or --clip global."
+        raise UsageError("clip_bound", bound, "none with clip none", hint)
+    return [("clip", ["published_norm" if config.compat else "norm"])]
 
 
 def _translated(name: str, values: Sequence[str]) -> Words:
+    values = list(values)
     if name in ARCHITECTURE:
+        if values == ["None"]:
+            return []
         return [("architecture", [" ".join(values)]), ("task", ["fixed"])]
-    if name == "reset_output_dir":
-        hint = "Every run has a directory of its own; --resume goes on with one."
-        raise UsageError(name, " ".join(values), "no such flag", hint)
     if name == "child_lr_cosine":
-        schedule = "exponential" if list(values) == ["False"] else "cosine"
-        return [("schedule", [schedule])]
-    if name in IDLE:
-        hint = "The published programs read it and never use it."
-        raise UsageError(name, " ".join(values), "no such flag", hint)
+        cosine = _switch(name, values) == "True"
+        return [("schedule", ["cosine" if cosine else "exponential"])]
+    if name == "child_grad_bound":
+        return [("clip", ["none"])] if values == ["None"] else [("clip_bound", values)]
+    if name == "reset_output_dir" or name in IDLE:
+        reason = (
+            "as in the published programs"
+            if name in IDLE
+            else "every run has a directory of its own, and --resume goes on with one"
+        )
+        warnings.warn(f"--{name} has no effect: {reason}", stacklevel=3)
+        return []
     if name in ONLY:
-        if list(values) != [ONLY[name]]:
-            raise UsageError(name, " ".join(values), ONLY[name])
+        only = ONLY[name]
+        same = _switch(name, values) if only in SWITCH else " ".join(values)
+        if same != only:
+            raise UsageError(name, " ".join(values), only)
         return []
     if name in RENAMED:
         # None switches off, as 0 does here.
-        given = ["0" if value == "None" else value for value in values]
-        return [(RENAMED[name], given)]
-    return [(name, list(values))]
+        return [
+            (RENAMED[name], ["0" if value == "None" else value for value in values])
+        ]
+    return [(name, values)]
+
+
+def _switch(name: str, values: Sequence[str]) -> str:
+    """Return True or False, as the command line takes it; a bare flag is True."""
+    given = " ".join(values)
+    for spelled, words in SWITCH.items():
+        if (given.lower() or "true") in words:
+            return spelled
+    raise UsageError(name, given, "True or False")

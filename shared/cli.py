@@ -81,8 +81,9 @@ def parse(argv: Sequence[str], systems: Mapping[str, Any], *, prog: str) -> Requ
         argv: arguments without the program's name.
         systems: by name, an object with `EXPERIMENTS` (a dict of `Experiment`s by
             name) or the name of a module that has it, imported when needed. It may
-            have `scaled(config, scale) -> config` for `--scale`, and `translated` for
-            flags, as of `flags.split`, that go by other names too.
+            have `scaled(config, scale) -> config` for `--scale`, and `translated(words,
+            config) -> words` for flags, as of `flags.split`, that go by other names
+            too.
         prog: what the user typed to get here, for `--help`.
 
     Raises:
@@ -104,7 +105,7 @@ def parse(argv: Sequence[str], systems: Mapping[str, Any], *, prog: str) -> Requ
     experiment = system.EXPERIMENTS[argv[1]]
     words = flags.split(argv[2:])
     if hasattr(system, "translated"):
-        words = system.translated(words)
+        words = system.translated(words, experiment.configs[0])
     scale = dict(words).get("scale", ["paper"])
     defaults = [_scaled(system, c, " ".join(scale)) for c in experiment.configs]
     given = flags.overrides(
