@@ -52,7 +52,8 @@ class Config:
         bits: of quantisers of k bits, 1 to 16; up to 8 run on packed words.
         choices: quantisers among which an architecture chooses for each operation:
             float, binary, ternary, or 4-bit with any number from 1 to 16.
-        high: range H of binary and ternary weights.
+        high: range H of binary and ternary weights, or Glorot: that of each kernel's
+            size.
         loss: squared_hinge, hinge, softmax or published_hinge.
         optimizer: of the weights: momentum (Nesterov), sgd or adam.
         beta1: of adam, how slowly its first moment moves; 0 keeps none.
@@ -143,7 +144,7 @@ class Config:
     policy: str = "deployable"
     bits: int = 4
     choices: tuple[str, ...] = ()
-    high: float = 1.0
+    high: float | str = 1.0
     loss: str = "squared_hinge"
     optimizer: str = "adam"
     beta1: float = 0.9
@@ -228,7 +229,7 @@ def _check_numbers(config: Config) -> None:
     check_ranges(config, "study_seeds", "study_epochs", low=1)
     check_ranges(config, "steps", "crop", "cutout", "blocks", "random_cells", low=0)
     check_ranges(config, "valid_size", low=-1)
-    above = ("lr_max", "learning_rate", "lr_decay", "clip_bound", "epsilon", "high")
+    above = ("lr_max", "learning_rate", "lr_decay", "clip_bound", "epsilon")
     above += ("head_range",)
     check_ranges(config, *above, low=0, low_open=True)
     check_ranges(config, "lr_min", "l2", "budget", "budget_weight", low=0)
@@ -250,6 +251,9 @@ def _check_task(config: Config) -> None:
         raise UsageError("architecture", config.architecture, "none", hint)
     if config.architecture:
         parts.architecture(config)
+    if config.task == "search" and config.drop_path_keep != 1:
+        hint = "Networks of one architecture drop paths, shared weights do not."
+        raise UsageError("drop_path_keep", config.drop_path_keep, "1 in a search", hint)
     if config.task != "fixed" and config.valid_size == 0:
         allowed = "-1 or at least 1, to judge architectures on"
         raise UsageError("valid_size", 0, allowed)

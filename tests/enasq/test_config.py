@@ -5,8 +5,19 @@ import re
 
 import pytest
 
-from enasq import augmentation, config, controller, data, optimizer, plan, policy
+from enasq import (
+    augmentation,
+    config,
+    controller,
+    data,
+    optimizer,
+    parts,
+    plan,
+    policy,
+)
+from enasq.experiments import EXPERIMENTS
 from enasq.losses import LOSSES
+from shared.errors import UsageError
 
 NAMES = {
     "dataset": data.SETS,
@@ -39,3 +50,19 @@ def test_every_setting_has_a_line_of_its_own(entries):
 def test_the_names_that_a_setting_takes_are_listed(name, entries):
     words = re.findall(r"\w+", entries[name])
     assert set(NAMES[name]) <= set(words)
+
+
+def test_a_search_drops_no_paths():
+    with pytest.raises(UsageError, match="drop_path_keep: got 0.5, expected 1 in a"):
+        config.Config(drop_path_keep=0.5)
+    # A study trains what it has found.
+    assert config.Config(task="study", drop_path_keep=0.5).drop_path_keep == 0.5
+    assert EXPERIMENTS["enas_final"].configs[0].drop_path_keep == 0.6
+
+
+def test_the_range_of_weights_may_be_that_of_each_kernel():
+    ranged = parts.quant_policy(config.Config(high="Glorot"))
+    assert ranged.of_cell(0).weights.high == "Glorot"
+    for wrong in ("glorot", 0.0):
+        with pytest.raises(UsageError, match="high: got"):
+            config.Config(high=wrong)
