@@ -1,8 +1,13 @@
 """The published programs' command lines say what ours do."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from enasq import cell, experiments, parts, spelling
+from enasq.figures import FIGURES
+from enasq.quantization import QUANTIZERS
 from shared import cli, flags
 from shared.errors import UsageError
 
@@ -128,3 +133,13 @@ def test_a_bound_of_gradients_clips(words, expected):
 def test_what_cannot_be_is_refused(words, message):
     with pytest.raises(UsageError, match=message):
         parse(f"enasq search_mnist {words}")
+
+
+def test_the_documentation_has_every_name():
+    page = (Path(__file__).parents[2] / "docs" / "enasq.md").read_text()
+    pairs = re.findall(r"`--(\w+)` \| `--([\w-]+)`", page)
+    table = {name: ours.replace("-", "_") for name, ours in pairs}
+    assert spelling.RENAMED.items() <= table.items()
+    named = {*spelling.IDLE, *spelling.ONLY, "reset_output_dir", "child_grad_bound"}
+    assert all(f"`--{name}" in page for name in named)
+    assert all(f"| `{name}` |" in page for name in (*QUANTIZERS, *FIGURES))
