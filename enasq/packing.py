@@ -116,7 +116,7 @@ def check_kind(kind: str, bits: int, most: int = MOST_BITS) -> None:
         raise UsageError("bits", bits, f"an integer from 1 to {most}", hint)
 
 
-def _check_values(values: Array, kind: str, bits: int) -> None:
+def check_values(values: Array, kind: str, bits: int) -> None:
     """Refuse codes that the kind does not have; traced ones pass unseen."""
     if isinstance(values, Tracer):
         return
@@ -211,7 +211,7 @@ def pack(values: Num[Array, "*rows length"], kind: str, bits: int = 1) -> Packed
             values that are no codes of the kind.
     """
     check_kind(kind, bits)
-    _check_values(values, kind, bits)
+    check_values(values, kind, bits)
     planes = [pack_bits(plane) for plane in bit_planes(values, kind, bits)]
     return Packed(jnp.stack(planes), kind, values.shape[-1])
 

@@ -32,14 +32,19 @@ def matmul(
         b: a matrix of codes; its packed form has a window of (1, 1).
         how: "words" and "broadcast" count bits, "int8" and "float" multiply numbers;
             "auto" takes the fastest by `fastest`. Codes of more than 8 bits are not
-            packed: they are multiplied as numbers, with a warning if bits were asked
-            for.
+            packed: they are multiplied as numbers, with a warning unless numbers were
+            asked for.
 
     Raises:
         UsageError: if the inner lengths differ, if sums may pass what the backend
-            holds exactly, or for another `how`.
+            holds exactly, for another `how`, for kinds and widths of codes that do not
+            exist, or, outside compiled functions, for values that are no codes.
     """
     check_choice("how", how, HOW)
+    for x in (a, b):
+        if isinstance(x, Codes):
+            packing.check_kind(x.kind, x.bits, most=16)
+            packing.check_values(x.values, x.kind, x.bits)
     length = a.length if isinstance(a, Packed) else a.values.shape[-1]
     inner = b.length if isinstance(b, Columns) else b.values.shape[0]
     if inner != length:
@@ -51,15 +56,15 @@ def matmul(
         hint = "Take fewer bits, or the float simulation."
         raise UsageError("a x b", largest, "sums below 2^31", hint)
     wide = [x.bits for x in (a, b) if isinstance(x, Codes) and not _packs(x)]
-    if how == "auto":
-        how = _choose(a, b, largest, bool(wide))
-    elif wide and how not in ("float", "int8"):
+    if wide and how not in ("float", "int8"):
         warnings.warn(
             f"codes of {max(wide)} bits are multiplied as numbers: "
             f"words take at most {packing.MOST_BITS}",
             stacklevel=2,
         )
         how = "float"
+    elif how == "auto":
+        how = _choose(a, b, largest)
     if how in ("words", "broadcast"):
         return _by_bits(a, b, how)
     return _by_numbers(a, b, how, largest)
@@ -90,12 +95,10 @@ def fastest(
     return "words"
 
 
-def _choose(a: Packed | Codes, b: Columns | Codes, largest: int, wide: bool) -> str:
+def _choose(a: Packed | Codes, b: Columns | Codes, largest: int) -> str:
     rows = math.prod(a.planes.shape[1:-1] if isinstance(a, Packed) else _lead(a))
     length = a.length if isinstance(a, Packed) else a.values.shape[-1]
     outputs = (b.planes if isinstance(b, Columns) else b.values).shape[-1]
-    if wide:
-        return "float"
     pairs = _popcounts(a, b)
     packed = isinstance(a, Packed)
     how = fastest(jax.default_backend(), rows, length, outputs, pairs, packed=packed)

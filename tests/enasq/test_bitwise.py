@@ -121,8 +121,25 @@ def test_sums_that_float32_would_round_stay_exact():
 def test_wide_codes_are_multiplied_as_numbers_with_a_notice():
     a, b = draw(0, "signed", 12, (2, 20)), draw(1, "ternary", 1, (20, 3))
     x, y = Codes(jnp.asarray(a), "signed", 12), Codes(jnp.asarray(b), "ternary")
-    with pytest.warns(UserWarning, match="codes of 12 bits are multiplied as numbers"):
-        np.testing.assert_array_equal(products.matmul(x, y, how="words"), a @ b)
+    for how in ("words", "auto"):
+        with pytest.warns(UserWarning, match="codes of 12 bits are multiplied as num"):
+            np.testing.assert_array_equal(products.matmul(x, y, how=how), a @ b)
+    np.testing.assert_array_equal(products.matmul(x, y, how="float"), a @ b)
+
+
+def test_no_backend_multiplies_what_are_no_codes():
+    fine, wrong = codes(2), Codes(jnp.full((2, 2), 299), "ternary")
+    large = Codes(jnp.full((2, 2), 200), "signed", 8)
+    for how in products.HOW:
+        for pair in ((fine, wrong), (wrong, fine)):
+            with pytest.raises(UsageError, match="ternary codes: got 299"):
+                products.matmul(*pair, how=how)
+        with pytest.raises(UsageError, match="from -128 to 127"):
+            products.matmul(fine, large, how=how)
+        with pytest.raises(UsageError, match="Did you mean 'ternary'"):
+            products.matmul(fine, codes(2, "trinary"), how=how)
+        with pytest.raises(UsageError, match="from 1 to 16"):
+            products.matmul(fine, codes(2, "signed", 17), how=how)
 
 
 def codes(length, kind="binary", bits=1):
