@@ -14,7 +14,7 @@ from enasq import exact, fixed, layers, quantization, thresholds
 from enasq.fixed import Branch, Fixed
 from enasq.graph import Graph, Step
 from enasq.plan import Cell, Source
-from enasq.policy import Precision, kind_of, obstacle
+from enasq.policy import Precision, activation_kind, kind_of
 from enasq.quantization import Quantizer
 from enasq.records import KERNELS
 from shared import groups
@@ -43,11 +43,13 @@ def blueprint(
         form: "exact", with integer codes, or "float".
 
     Raises:
-        UsageError: if some convolution of the policy reads floats or has codes that
-            cannot be packed (form "exact"), for other lengths of mean, std and labels,
-            and for norms that are not finite.
+        UsageError: if some convolution of the policy reads floats, has codes that
+            cannot be packed or too large sums (form "exact"), for activations that no
+            form has, other lengths of mean, std and labels, and norms that are not
+            finite.
     """
-    network, why = net.plan.network, obstacle(net.policy)
+    network = net.plan.network
+    why = exact.obstacle(network, net.policy, net.arc)
     if form == "exact" and why:
         hint = "Train with a policy of `policy.deployable`, or use `export_float`."
         raise UsageError("policy", why, "a deployable one", hint)
@@ -231,13 +233,8 @@ class _Walk:
 
     def activation(self, quantizer: Quantizer) -> list:
         """Return kind and bits of what an activation gives."""
-        if quantizer.name == "float":
-            return ["rectified", 32]
-        kind = kind_of(quantizer)
-        if kind is None:
-            name = f"{quantizer.name}, {quantizer.bits} bits"
-            raise UsageError("activations", name, "float, binary, ternary, kbit to 8")
-        return list(kind)
+        exactly = kind_of(quantizer) if self.form == "exact" else None
+        return list(exactly or activation_kind(quantizer))
 
     def head(self, x: int) -> None:
         """Add the head."""

@@ -237,7 +237,11 @@ def _check_numbers(config: Config) -> None:
     check_ranges(config, "keep", "drop_path_keep", low=0, high=1, low_open=True)
     check_ranges(config, "seed", low=0, high=2**31 - 1)
     # What the parts check for themselves.
-    parts.quant_policy(config)
+    found = parts.quant_policy(config)
+    if config.task == "study" or config.budget_of == "seconds":
+        # Networks will be exported.
+        for own in (*found.cells, *found.choices):
+            policy.activation_kind(own.activations)
     parts.controller_settings(config)
     parts.positions(config)
 

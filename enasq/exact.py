@@ -12,12 +12,17 @@ import jax
 from jax import numpy as jnp
 from jaxtyping import Array
 
-from enasq import fixed_point, packing, pools, schemes, thresholds
-from enasq.policy import kind_of
+from enasq import fixed_point, packing, policy, pools, schemes, thresholds
+from enasq.cell import Architecture
+from enasq.plan import Network
+from enasq.policy import QuantPolicy, kind_of
 from enasq.quantization import Quantizer
+from enasq.records import records
 from shared.errors import UsageError
 
 STEP = 2.0**-fixed_point.FRACTION
+WIDEST = 2**24
+"""float32 holds all whole numbers up to this one."""
 
 
 class Sums(NamedTuple):
@@ -30,6 +35,30 @@ class Sums(NamedTuple):
 
     alpha: float
     bound: int
+
+
+def obstacle(network: Network, own: QuantPolicy, arc: Architecture) -> str | None:
+    """Return why a network cannot run on integers alone, None if it can.
+
+    Beside what `policy.obstacle` tells, float32 must hold every sum of codes, else
+    neither training nor simulation would find the sums of packed execution.
+
+    Args:
+        network: fixed.
+        own: its quantisers.
+        arc: its architecture.
+    """
+    if why := policy.obstacle(own):
+        return why
+    for layer in records(network, own, arc):
+        if layer.kind == "dense":
+            continue
+        inputs = 1 if layer.kind == "depthwise" else layer.inputs
+        bits = layer.weight_bits, layer.activation_bits
+        if layer.kernel**2 * inputs * 2 ** (sum(bits) - 2) >= WIDEST:
+            where = f"{layer.name}: sums over {inputs} channels"
+            return f"{where} of {bits[0]} x {bits[1]} bits reach 2^24"
+    return None
 
 
 class Coded(NamedTuple):

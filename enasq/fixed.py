@@ -24,7 +24,7 @@ from enasq.behaviour import Behaviour
 from enasq.cell import Architecture
 from enasq.drop_path import drop_path, keep_rate
 from enasq.plan import Cell, Network, Plan, plan
-from enasq.policy import Precision, QuantPolicy, obstacle
+from enasq.policy import Precision, QuantPolicy
 from enasq.quantization import Quantizer
 from enasq.records import KERNELS
 from enasq.units import Images, Kind, Norms, Tree
@@ -243,10 +243,11 @@ def run(
 
     Args:
         rule: of evaluation: "float"; "exact", that of exported networks, see
-            `enasq.exact`; or "auto": the latter for policies that can be exported.
+            `enasq.exact`; or "auto": the latter for networks that can be exported.
     """
     check_choice("rule", rule, ("auto", "float", "exact"))
-    own, why = net.behaviour, obstacle(net.policy)
+    own = net.behaviour
+    why = exact.obstacle(net.plan.network, net.policy, net.arc)
     if rule == "exact" and why:
         raise UsageError("rule", rule, f"'float', for {why}")
     mode = "eval" if rule == "float" or why else "exact"

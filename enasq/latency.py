@@ -18,11 +18,11 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from enasq import bitwise, export, fixed, running
+from enasq import bitwise, exact, export, fixed, running
 from enasq.cell import Architecture
 from enasq.graph import Graph, Step
 from enasq.plan import Network
-from enasq.policy import QuantPolicy, obstacle
+from enasq.policy import QuantPolicy
 
 REPEATS = 9
 """Runs of a step, of which the median counts."""
@@ -53,7 +53,8 @@ def untrained(network: Network, policy: QuantPolicy, arc: Architecture) -> Graph
     shapes = jax.eval_shape(lambda key: fixed.init(net, key), jax.random.key(0))
     # Alike everywhere, so that equal steps have equal settings.
     variables = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.5, leaf.dtype), shapes)
-    make = export.packed_graph if obstacle(policy) is None else export.float_graph
+    why = exact.obstacle(network, policy, net.arc)
+    make = export.float_graph if why else export.packed_graph
     mean, std = [0.0] * network.channels, [128.0] * network.channels
     return make(net, variables, mean=mean, std=std)
 

@@ -1,5 +1,6 @@
 """Networks of runs as packed files, checked against the networks themselves."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,7 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from enasq import data, export, fixed, retrain, running
-from enasq.policy import obstacle
+from enasq import data, exact, export, fixed, retrain, running
 from shared.model import Variables
 
 SUFFIX = ".enasq"
@@ -19,6 +19,8 @@ def write(
     own: retrain.Training, variables: Variables, path: Path, sets: data.Sets
 ) -> dict[str, Any]:
     """Write a trained network: packed, or as floats if its policy is not deployable.
+
+    A warning tells why a file holds floats.
 
     Args:
         own: what was trained.
@@ -31,7 +33,10 @@ def write(
         part of them that get the label of the network itself.
     """
     norm = sets.info.norms.test
-    save = export.export if obstacle(own.net.policy) is None else export.export_float
+    why = exact.obstacle(own.net.plan.network, own.net.policy, own.net.arc)
+    if why:
+        warnings.warn(f"{path.name} is written in float32: {why}", stacklevel=2)
+    save = export.export_float if why else export.export
     save(
         own.net,
         variables,

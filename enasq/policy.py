@@ -24,6 +24,9 @@ from enasq.packing import MOST_BITS
 from enasq.quantization import QUANTIZERS, Quantizer
 from shared.errors import UsageError, check_choice, check_range
 
+SIGNS = ("binary", "stochastic_binary", "xnor", "approx_sign", "swish_sign")
+"""Quantisers whose activations are signs, and their weights but for a scale."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -93,14 +96,24 @@ class QuantPolicy:
 
 
 def precision(name: str) -> Precision:
-    """Return one quantiser for weights and activations: float, binary, ternary, 4-bit.
+    """Return one quantiser for weights and activations.
 
-    Any number of bits from 1 to 16 may stand in place of 4.
+    Args:
+        name: of a quantiser that is meant for both, or "4-bit", where any number of
+            bits from 1 to 16 may stand in place of 4.
+
+    Raises:
+        UsageError: for other names.
     """
     if match := re.fullmatch(r"(\d+)-bit", name):
         quantizer = Quantizer("kbit", bits=int(match[1]))
     else:
-        check_choice("precision", name, ("float", "binary", "ternary", "4-bit"))
+        both = [key for key, rule in QUANTIZERS.items() if rule.activations is not None]
+        both.remove("stochastic_binary")
+        if name == "stochastic_binary":
+            hint = "Activations in a network have no key, so it would never draw."
+            raise UsageError("precision", name, "'binary'", hint)
+        check_choice("precision", name, (*both, "4-bit"))
         quantizer = Quantizer(name)
     return Precision(quantizer, quantizer)
 
@@ -157,10 +170,34 @@ def kind_of(quantizer: Quantizer) -> tuple[str, int] | None:
     """Return kind and bits of the codes that are packed, None if they cannot be."""
     if quantizer.name in ("binary", "ternary"):
         return quantizer.name, 1
+    if quantizer.name in SIGNS and quantizer.scale == "none":
+        return "binary", 1
     packs = quantizer.name == "kbit" and quantizer.scale == "none"
     if packs and quantizer.bits is not None and quantizer.bits <= MOST_BITS:
         return "signed", quantizer.bits
     return None
+
+
+def activation_kind(quantizer: Quantizer) -> tuple[str, int]:
+    """Return kind and bits of what an activation gives in float32.
+
+    Kinds are those of codes, of any width, or "rectified". Activations have no scales.
+
+    Raises:
+        UsageError: for quantisers that learn, and those of other levels.
+    """
+    if quantizer.name == "float":
+        return "rectified", 32
+    if quantizer.name == "kbit":
+        return "signed", quantizer.bits or 1
+    if quantizer.name in SIGNS:
+        return "binary", 1
+    kind = kind_of(quantizer)
+    if kind is None:
+        names = ", ".join(("float", "ternary", "kbit", *SIGNS))
+        hint = "Networks with others cannot be written to files."
+        raise UsageError("activations", quantizer.name, f"one of {names}", hint)
+    return kind
 
 
 def reference(bits: int = 4, *, published: bool = False) -> QuantPolicy:

@@ -56,7 +56,9 @@ def glorot_bound(shape: Sequence[int]) -> float:
 
 
 def bound(quantizer: Any, shape: Sequence[int]) -> float | int:
-    """Return the range H of a quantiser's weights."""
+    """Return the range H of a quantiser's weights; 1 of those that have none."""
+    if quantizer.high is None:
+        return 1
     return glorot_bound(shape) if quantizer.high == "Glorot" else quantizer.high
 
 

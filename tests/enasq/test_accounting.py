@@ -163,6 +163,8 @@ def test_auxiliary_head():
         (lambda: preset("all_kbit", bits=17), "bits: got 17"),
         (lambda: precision("trinary"), "Did you mean 'ternary'"),
         (lambda: precision("0-bit"), "bits"),
+        (lambda: precision("ttq"), "xnor, approx_sign, swish_sign, ternary, kbit"),
+        (lambda: precision("stochastic_binary"), "never draw"),
     ),
 )
 def test_wrong_settings_say_what_is_right(make, message):

@@ -13,18 +13,25 @@ from enasq import (
     accounting,
     blueprint,
     cell,
+    exact,
     export,
     fixed,
+    packed,
     packing,
+    parts,
     planar,
     running,
+    sessions,
     simulation,
     stored,
 )
 from enasq import plan as plans
 from enasq import policy as policies
+from enasq.config import changed
 from shared.errors import UsageError
+from shared.model import Variables
 from tests.enasq.networks import EVERY, images, network, variables
+from tests.enasq.tiny import FIXED
 from tests.quick import quick
 
 IMAGE = {"mean": [120.0], "std": [100.0]}
@@ -44,7 +51,9 @@ CASES = {
 def policy_of(name):
     """Return a deployable policy."""
     if name == "mixed":
-        return policies.preset("deployable", choices=("binary", "ternary", "2-bit"))
+        return policies.preset(
+            "deployable", choices=("approx_sign", "ternary", "2-bit")
+        )
     return "deployable" if name in ("binary", "wide") else f"deployable_{name}"
 
 
@@ -170,6 +179,33 @@ def test_the_table_counts_what_the_accounting_counts(case):
     assert sum(layer.bit_operations for layer in found) == expected.bit_operations
     text = stored.describe(path)
     assert f"{expected.bit_operations:,} bit-operations" in text and "a, b, c" in text
+
+
+def test_sums_that_float32_would_round_are_refused():
+    shape = lambda filters: plans.Network(
+        "fixed", 0, filters, 2, 8, 1, pool_positions=()
+    )
+    wide, words = policies.deployable("8-bit"), "channels of 8 x 8 bits reach 2"
+    assert words in (exact.obstacle(shape(1024), wide, EVERY) or "")
+    assert exact.obstacle(shape(128), wide, EVERY) is None
+    assert exact.obstacle(shape(1024), policies.deployable("4-bit"), EVERY) is None
+    net, nothing = fixed.describe(shape(1024), wide, EVERY), Variables({}, {})
+    with pytest.raises(UsageError, match=words):
+        blueprint.blueprint(net, nothing, **IMAGE)
+    with pytest.raises(UsageError, match=words):
+        fixed.run(net, nothing, jnp.zeros((1, 8, 8, 1)), train=False, rule="exact")
+
+
+def test_a_file_of_floats_is_told(tmp_path, monkeypatch):
+    own = changed(FIXED, policy="float")
+    sets = parts.load(own, None)
+    training = sessions.training_of(own, sets, parts.architecture(own))
+    monkeypatch.setattr(packed.export, "export_float", {}.__getitem__)
+    with (
+        pytest.warns(UserWarning, match="net.enasq is written in float32: image_bits"),
+        pytest.raises(TypeError),
+    ):
+        packed.write(training, Variables({}, {}), tmp_path / "net.enasq", sets)
 
 
 def test_networks_that_read_floats_are_refused(tmp_path):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from enasq import cell, latency, plan, policy
+from enasq.config import Config
+from shared.errors import UsageError
 
 NETWORK = plan.Network("fixed", 0, 2, 1, 8, 1, pool_positions=(0,))
 
@@ -33,6 +35,22 @@ def test_equal_steps_are_measured_once(clock):
     # The reduction cell has the same convolutions of 5x5.
     assert measure(cell.parse("0 1 1 3 | 1 1 0 4")) > 0 and len(clock) == count
     assert measure(cell.parse("0 2 1 3 | 1 1 0 4")) > 0 and len(clock) > count
+
+
+def test_what_cannot_be_packed_goes_in_floats_or_is_refused_by_name():
+    arc = cell.parse("0 4 1 4 | 1 4 0 4")
+    expected = {"12-bit": ["signed", 12], "xnor": ["binary", 1]}
+    for name, codes in expected.items():
+        graph = latency.untrained(NETWORK, policy.deployable(name), arc)
+        assert graph.form == "float"
+        assert codes in [step.options.get("codes") for step in graph.steps]
+    for name in ("swish_sign", "approx_sign"):
+        assert policy.obstacle(policy.deployable(name)) is None
+    for name in ("dorefa", "lsq"):
+        with pytest.raises(UsageError, match=f"activations: got '{name}'"):
+            latency.untrained(NETWORK, policy.deployable(name), arc)
+        with pytest.raises(UsageError, match=f"got '{name}'"):
+            Config(choices=(name,), budget_of="seconds", budget=1.0)
 
 
 def test_a_step_is_really_timed():
