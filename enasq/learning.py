@@ -143,7 +143,7 @@ def project(params: dict[str, Any], policy: QuantPolicy) -> dict[str, Any]:
         shape = leaf.shape[-4:]
         found = [quantization.latent_range(q, shape) for q in owners(names, policy)]
         limits = [limit for limit in found if limit is not None]
-        if not limits:
+        if len(limits) < len(found):
             return leaf
         lows, highs = zip(*limits, strict=True)
         return layers.project(leaf, (min(lows), max(highs)))

@@ -274,6 +274,9 @@ def latent_bound(quantizer: Quantizer, shape: Sequence[int]) -> float | None:
         shape: of the kernel.
     """
     limit = QUANTIZERS[quantizer.name].limit
+    if quantizer.name == "kbit" and quantizer.scale != "none":
+        # Their grid follows the weights, and its gradient is 1 everywhere.
+        return None
     if isinstance(limit, str):
         return float(schemes.bound(quantizer, shape))
     return limit
@@ -294,6 +297,6 @@ def latent_range(
     bound = latent_bound(quantizer, shape)
     if bound is None:
         return None
-    if quantizer.name == "kbit" and quantizer.bits and quantizer.scale == "none":
+    if quantizer.name == "kbit" and quantizer.bits:
         return -bound, bound * (1 - 2.0 ** (1 - quantizer.bits))
     return -bound, bound

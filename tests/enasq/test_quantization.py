@@ -1,5 +1,6 @@
 """Quantisers: values, gradients, codes and settings."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from enasq import learned, powers, quantization, scales
+from enasq import learned, learning, powers, quantization, scales
+from enasq import policy as policies
 from enasq import straight_through as through
 from enasq.quantization import QUANTIZERS, Quantizer
 from shared.errors import UsageError
@@ -392,3 +394,19 @@ def test_latent_weights_have_gradients_in_their_range_and_lose_them_beyond(quant
     kernel = jnp.asarray([low, high, high + 0.1]).reshape(1, 1, 1, 3)
     slope = jax.grad(lambda w: quantization.quantize(quantizer, {}, w).sum())(kernel)
     assert (np.asarray(slope).ravel() != 0).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("scale", ("tensor", "channel"))
+def test_latent_weights_on_a_grid_of_their_own_range_learn_everywhere(scale):
+    quantizer = Quantizer("kbit", bits=4, scale=scale)
+    kernel = jnp.asarray([-7.0, 0.2, 3.0]).reshape(1, 1, 1, 3)
+    slope = jax.grad(lambda w: quantization.quantize(quantizer, {}, w).sum())(kernel)
+    assert (np.asarray(slope) == 1).all()
+    assert quantization.latent_range(quantizer, kernel.shape) is None
+    policy = policies.uniform("binary")
+    mixed = dataclasses.replace(policy, stem=quantizer)
+    params = {"stem": {"conv": {"kernel": kernel}}}
+    kept = learning.project(params, mixed)["stem"]["conv"]["kernel"]
+    np.testing.assert_array_equal(kept, kernel)
+    kept = learning.project(params, policy)["stem"]["conv"]["kernel"]
+    assert jnp.abs(kept).max() == 1
