@@ -24,6 +24,14 @@ import numpy as np
 Arrays = dict[str, np.ndarray]
 
 FORMS = ("exact", "packed", "float")
+STORED = ("packed", "float")
+"""Forms that files hold."""
+
+OPS = (
+    *("image", "activate", "conv", "halve", "depthwise"),
+    *("add", "average", "largest", "join", "head"),
+)
+"""What steps do."""
 
 
 class Step(NamedTuple):

@@ -2,7 +2,7 @@
 
 `header` is compressed JSON: the name of the format, its version, the graph, and where
 in the other array each array of weights lies. `payload` is their bytes behind each
-other, of which the header knows the checksum.
+other. The header knows the checksum of its own other entries and of the payload.
 """
 
 import contextlib
@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from enasq.graph import FORMS, Graph, Step
+from enasq.graph import OPS, STORED, Graph, Step
 from shared import disk
 from shared.errors import UsageError
 
 FORMAT = "enasq network"
-VERSION = 1
+VERSION = 2
+INFO = ("size", "channels", "classes", "labels")
 ALLOWED = ("uint8", "int8", "int16", "int32", "uint32", "float32")
 """Types of stored arrays, little end first."""
 
@@ -55,13 +56,13 @@ def save(graph: Graph, path: str | os.PathLike) -> None:
         "format": FORMAT,
         "version": VERSION,
         "form": graph.form,
-        "checksum": hashlib.sha256(payload).hexdigest(),
         "info": graph.info,
         "steps": [
             [step.op, step.name, step.inputs, step.options, own]
             for step, own in zip(graph.steps, places, strict=True)
         ],
     }
+    header["checksum"] = checksum(header, payload)
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     arrays: Any = {
         "header": np.frombuffer(zlib.compress(text, 9), np.uint8),
@@ -75,12 +76,20 @@ def save(graph: Graph, path: str | os.PathLike) -> None:
             os.fsync(file.fileno())
 
 
+def checksum(header: dict[str, Any], payload: bytes) -> str:
+    """Return the checksum of a payload and of all of its header but the checksum."""
+    rest = {key: value for key, value in header.items() if key != "checksum"}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    found.update(payload)
+    return found.hexdigest()
+
+
 def load(path: str | os.PathLike) -> Graph:
     """Read a network.
 
     Raises:
-        UsageError: if there is no such file, it is of another kind, from a newer
-            version, or damaged.
+        UsageError: if there is no such file, it is of another kind or version, or
+            damaged.
     """
     target = Path(path)
     if not target.is_file():
@@ -89,15 +98,15 @@ def load(path: str | os.PathLike) -> Graph:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UsageError("path", str(target), "an exported network")
     version = header.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if version != VERSION:
         hint = "Update this program, or export the network again."
-        allowed = f"a file of version {VERSION} or older"
+        allowed = f"a file of version {VERSION}"
         raise UsageError(str(target), f"version {version}", allowed, hint)
-    if hashlib.sha256(payload).hexdigest() != header.get("checksum"):
-        raise _damaged(target, "the weights' checksum differs")
+    if checksum(header, payload) != header.get("checksum"):
+        raise _damaged(target, "its checksum differs")
     try:
         return _graph(header, payload)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise _damaged(target, f"its header does not fit, {error}") from error
 
 
@@ -130,15 +139,21 @@ def _arrays(path: Path) -> tuple[Any, bytes]:
 
 
 def _graph(header: dict[str, Any], payload: bytes) -> Graph:
-    if header["form"] not in FORMS:
-        raise ValueError(f"form {header['form']!r}")
-    steps = []
+    form, info, steps = header["form"], header["info"], []
+    if form not in STORED:
+        raise ValueError(f"form {form!r}")
+    if missing := [name for name in INFO if name not in info]:
+        raise ValueError(f"there is no {', '.join(missing)}")
+    if not header["steps"]:
+        raise ValueError("there are no steps")
     for op, name, inputs, options, places in header["steps"]:
+        if op not in OPS:
+            raise ValueError(f"operation {op!r} of {name}")
         if not all(0 <= value < len(steps) for value in inputs):
             raise ValueError(f"inputs of {name}")
         arrays = {own[0]: _array(Place(*own), payload) for own in places}
         steps.append(Step(op, name, tuple(inputs), options, arrays))
-    return Graph(header["form"], header["info"], tuple(steps))
+    return Graph(form, info, tuple(steps))
 
 
 def _array(place: Place, payload: bytes) -> np.ndarray:

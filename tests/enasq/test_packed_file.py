@@ -34,12 +34,14 @@ def path(graph, tmp_path):
     return path
 
 
-def rewritten(path, change):
+def rewritten(path, change, *, signed=False):
     """Change the parts of a file: the header, a dict, and the payload."""
     with np.load(path) as archive:
         parts = {name: archive[name] for name in archive.files}
     header = json.loads(zlib.decompress(parts["header"].tobytes()))
     change(header, parts)
+    if signed:
+        header["checksum"] = packed_file.checksum(header, parts["payload"].tobytes())
     if "header" in parts:
         text = zlib.compress(json.dumps(header).encode())
         parts["header"] = np.frombuffer(text, np.uint8)
@@ -66,12 +68,36 @@ def test_what_is_written_is_read(graph, path):
         (lambda header, parts: header.update(format="other"), "an exported network"),
         (lambda header, parts: parts.pop("payload"), "there is no payload"),
         (lambda header, parts: parts.update(payload=parts["payload"] ^ 1), "checksum"),
-        (lambda header, parts: header.update(steps=[[1]]), "does not fit"),
-        (lambda header, parts: header["steps"][1][4][0].__setitem__(1, "O"), "fit"),
+        (lambda header, parts: header["info"].update(classes=3), "checksum"),
+        (lambda header, parts: header["steps"][0][3].update(bits=7), "checksum"),
+        (lambda header, parts: header.update(version="2"), "version 2"),
+        (lambda header, parts: header.pop("checksum"), "checksum"),
     ),
 )
 def test_newer_and_damaged_files_are_refused(path, change, words):
     rewritten(path, change)
+    with pytest.raises(UsageError, match=words):
+        packed_file.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    (
+        (lambda header: header.update(steps=[[1]]), "does not fit"),
+        (lambda header: header["steps"][1][4][0].__setitem__(1, "O"), "type O"),
+        (lambda header: header["steps"][1].__setitem__(0, "dense"), "operation 'den"),
+        (lambda header: header["steps"][1].__setitem__(0, ["conv"]), "operation"),
+        (lambda header: header["steps"][1].__setitem__(2, [1]), "inputs of stem"),
+        (lambda header: header.update(form="exact"), "form 'exact'"),
+        (lambda header: header["info"].pop("labels"), "there is no labels"),
+        (lambda header: header.update(info=None), "does not fit"),
+        (lambda header: header.pop("info"), "does not fit"),
+        (lambda header: header.update(steps=[]), "there are no steps"),
+        (lambda header: header.update(steps=None), "there are no steps"),
+    ),
+)
+def test_headers_that_say_what_no_network_is_are_refused(path, change, words):
+    rewritten(path, lambda header, parts: change(header), signed=True)
     with pytest.raises(UsageError, match=words):
         packed_file.load(path)
 
