@@ -20,7 +20,7 @@ def write(
 ) -> dict[str, Any]:
     """Write a trained network: packed, or as floats if its policy is not deployable.
 
-    A warning tells why a file holds floats.
+    A warning tells why the file of a quantised network holds floats.
 
     Args:
         own: what was trained.
@@ -34,7 +34,7 @@ def write(
     """
     norm = sets.info.norms.test
     why = exact.obstacle(own.net.plan.network, own.net.policy, own.net.arc)
-    if why:
+    if why and own.net.policy.stem.name != "float":
         warnings.warn(f"{path.name} is written in float32: {why}", stacklevel=2)
     save = export.export_float if why else export.export
     save(

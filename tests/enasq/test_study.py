@@ -90,8 +90,7 @@ def test_what_a_report_says():
 def whole(tmp_path_factory):
     """The directory of a study and its summary."""
     with new_run(tmp_path_factory.mktemp("study"), TINY) as run:
-        with pytest.warns(UserWarning, match="float.enasq is written in float32"):
-            return run.path, go(run, TINY)[0]
+        return run.path, go(run, TINY)[0]
 
 
 @pytest.mark.slow
@@ -145,8 +144,7 @@ def test_a_binary_cell_that_was_searched_reaches_its_full_precision_twin(tmp_pat
     """94 % and more, at most 3 points below floats, a seventh of their bytes."""
     (full,) = experiments.EXPERIMENTS["digits-search"].configs
     with new_run(tmp_path, full) as run:
-        with pytest.warns(UserWarning, match="float.enasq is written in float32"):
-            go(run, full)
+        go(run, full)
     report = json.loads((run.path / "report.json").read_text())
     by_name = {entry["name"]: entry for entry in report["entries"]}
     mean = {name: np.mean(own["test_accuracy"]) for name, own in by_name.items()}
