@@ -257,9 +257,9 @@ def _agreement(found: list[dict[str, Any]]) -> dict[str, Any] | None:
         return None
     shared = np.asarray([own["shared_accuracy"] for own in ranked])
     trained = np.asarray([np.mean(own["valid_accuracy"]) for own in ranked])
-    found = pareto.agreement(shared, trained)
+    agreement = pareto.agreement(shared, trained)
     # Equal accuracies rank nothing.
-    return found._asdict() if np.isfinite(found.tau) else None
+    return agreement._asdict() if np.isfinite(agreement.tau) else None
 
 
 def headline(report: Mapping[str, Any]) -> dict[str, float]:

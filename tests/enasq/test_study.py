@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import enasq
-from enasq import experiments, parts, study, train
+from enasq import candidates, cell, experiments, parts, sessions, study, train
 from shared import runs
 from shared.errors import UsageError
 from tests.enasq.tiny import SEARCH, go, new_run
@@ -84,6 +84,21 @@ def test_what_a_report_says():
     )
     assert "searched.enasq: 100 bytes, 97.00 % of the test images right" in text
     assert "Kendall's tau" in text
+
+
+def test_the_float_network_has_the_same_operations_without_their_quantisers():
+    static = dataclasses.replace(
+        TINY, choices=("binary", "ternary", "2-bit"), random_cells=0
+    )
+    own = sessions.searching(static, parts.load(static, None))
+    chosen = candidates.Candidate(2, 1.0, "0 5 1 13 0 2 1 6", 0.5, {"bits": 1})
+    searched, floats = study._entries(static, {}, own, chosen)
+    assert cell.render(searched.arc) == chosen.architecture
+    assert cell.render(floats.arc) == "0 0 1 3 0 2 1 1"
+    described = sessions.training_of(
+        static, parts.load(static, None), floats.arc, name=floats.policy
+    )
+    assert not described.net.policy.choices
 
 
 @pytest.fixture(scope="module")
