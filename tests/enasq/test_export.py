@@ -197,7 +197,7 @@ def test_sums_that_float32_would_round_are_refused():
 
 
 def test_a_file_of_floats_is_told(tmp_path, monkeypatch):
-    own = changed(FIXED, policy="float")
+    own = changed(FIXED, policy="reference")
     sets = parts.load(own, None)
     training = sessions.training_of(own, sets, parts.architecture(own))
     monkeypatch.setattr(packed.export, "export_float", {}.__getitem__)
