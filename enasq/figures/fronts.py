@@ -79,7 +79,7 @@ def pareto(found: Mapping[str, Found]) -> "Figure":
     A row of panels for each search. The front is that of the last evaluation, since
     shared weights were others before.
     """
-    figure, axes = plotting.figure(len(found), len(AXES), width=4.9, height=3.7)
+    figure, axes = plotting.figure(len(found), len(AXES), width=4.9, height=4.0)
     for row, (label, own) in zip(axes, found.items(), strict=True):
         for axis, (kind, (name, unit)) in zip(row, AXES.items(), strict=True):
             points = _draw_front(axis, own.costs[kind] * unit, own)
@@ -93,9 +93,10 @@ def pareto(found: Mapping[str, Found]) -> "Figure":
             )
             _plain_ticks(axis)
         with plotting.style():
-            # The front itself is at the top.
-            row[0].legend(loc="lower right")
             figure.colorbar(points, ax=list(row), label="epoch", pad=0.01)
+    with plotting.style():
+        labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(*labels, loc="outside lower center")
     return figure
 
 
