@@ -51,7 +51,8 @@ class Config:
             or float.
         bits: of quantisers of k bits, 1 to 16; up to 8 run on packed words.
         choices: quantisers among which an architecture chooses for each operation:
-            float, binary, ternary, or 4-bit with any number from 1 to 16.
+            float, binary, ternary, approx_sign, swish_sign, or 4-bit with any number
+            from 1 to 16.
         high: range H of binary and ternary weights, or Glorot: that of each kernel's
             size.
         loss: squared_hinge, hinge, softmax or published_hinge.
