@@ -52,12 +52,14 @@ PUBLISHED: dict[str, Any] = {
 
 
 def scaled(config: Config, scale: Literal["smoke", "small", "paper"]) -> Config:
-    """Shrink a run: smoke takes seconds or a minute, small minutes, paper all."""
+    """Shrink a run: smoke takes a few minutes, and narrow networks; small more."""
     if scale == "paper":
         return config
     small = scale == "small"
+    shape = {} if small else {"layers": min(config.layers, 3), "filters": 8}
     return dataclasses.replace(
         config,
+        **shape,
         epochs=min(config.epochs, 3 if small else 1),
         steps=0 if small or config.task == "study" else 20,
         study_epochs=min(config.study_epochs, 10 if small else 1),
