@@ -62,7 +62,7 @@ class Ranking(NamedTuple):
 
     Attributes:
         shared: accuracies with shared weights.
-        alone: after training alone.
+        alone: after training alone, of the same images.
         names: of the architectures.
         agreement: tau, p and count; None if not known.
     """
@@ -202,7 +202,7 @@ def ranking(found: Ranking) -> "Figure":
     plotting.describe(
         axis,
         x="accuracy with shared weights (%)",
-        y="test accuracy, trained alone (%)",
+        y="validation accuracy, trained alone (%)",
         title=title,
         legend="inside",
     )

@@ -284,7 +284,7 @@ def rankings(paths: Sequence[Path]) -> Ranking:
         if len(rows) > 1:
             return Ranking(
                 np.array([row["shared_accuracy"] for row in rows], float),
-                np.array([np.mean(row["test_accuracy"]) for row in rows], float),
+                np.array([np.mean(row["valid_accuracy"]) for row in rows], float),
                 [row["name"] for row in rows],
                 report.get("kendall_tau"),
             )

@@ -82,6 +82,7 @@ def report(path):
             "policy": "deployable" if shared else "float",
             "seeds": [0, 1],
             "test_accuracy": [score - 0.01, score + 0.01],
+            "valid_accuracy": [score - 0.03, score + 0.01],
             "shared_accuracy": shared,
             "bits": 8000 if shared else 256_000,
         }
@@ -172,7 +173,8 @@ def test_bits_names_each_kind_of_network_once(run):
 def test_ranking_names_its_agreement(run):
     (axis,) = figures.FIGURES["ranking"]([run]).axes
     assert axis.get_title() == "Kendall's τ 1.00 (p = 0.33, 3 architectures)"
-    np.testing.assert_allclose(lines(axis)["random"], [90, 92])
+    # On validation images, as with shared weights.
+    np.testing.assert_allclose(lines(axis)["random"], [89, 91])
 
 
 def test_best_is_the_report_s_or_the_last_best_candidate(run, tmp_path):
