@@ -119,11 +119,11 @@ def test_labels_are_those_of_the_simulation_whatever_the_batch(tmp_path):
     path = tmp_path / "network.npz"
     export.export(net, own, path, **IMAGE)
     loaded = enasq.load(path)
-    whole, parts = (enasq.run_packed(loaded, x, batch=n) for n in (8, 4))
+    # Of five images the second batch is filled up.
+    found = enasq.run_packed(loaded, x, batch=4)
     expected = simulation.simulate(net, own, x, **IMAGE).logits
-    np.testing.assert_array_equal(whole.labels, np.argmax(expected, -1))
-    np.testing.assert_array_equal(parts.labels, whole.labels)
-    np.testing.assert_allclose(parts.logits, whole.logits, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, np.argmax(expected, -1))
+    np.testing.assert_allclose(found.logits, expected, atol=1e-5)
     assert enasq.run_packed(loaded, x[:0]).logits.shape == (0, 3)
     for wrong in (x[..., 0], x.astype(np.float32), x[:, :4]):
         with pytest.raises(UsageError, match="uint8 of shape"):
