@@ -141,7 +141,6 @@ def test_files_give_the_labels_of_the_networks(whole):
 @pytest.mark.slow
 def test_a_resumed_study_does_not_train_again_what_is_done(whole, monkeypatch):
     path, summary = whole
-    (path / "summary.json").unlink()
     (path / "report.json").unlink()
     monkeypatch.setattr(study, "_train", None)
     with runs.open(path) as again:
