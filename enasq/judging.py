@@ -62,16 +62,20 @@ class Judged(NamedTuple):
 
 
 class Tested(NamedTuple):
-    """Test images, on which the likeliest architecture is judged."""
+    """Test images, on which the likeliest architecture is judged; as `Judged`."""
 
     images: UInt8[Array, "n h w c"]
     labels: Int32[Array, " n"]
+    rows: Int32[Array, " n"]
 
 
 def splits(sets: data.Sets) -> dict[str, Judged | Tested]:
     """Return what a search is judged on after each epoch."""
-    rows = jnp.arange(len(sets.valid.labels), dtype=jnp.int32)
-    return {"valid": Judged(*sets.valid, rows), "test": Tested(*sets.test)}
+    rows = lambda split: jnp.arange(len(split.labels), dtype=jnp.int32)
+    return {
+        "valid": Judged(*sets.valid, rows(sets.valid)),
+        "test": Tested(*sets.test, rows(sets.test)),
+    }
 
 
 def candidates(own: Searching, train_state: training.TrainState) -> Array:
@@ -98,7 +102,8 @@ def judge(
     norm = own.info.norms.test if tested else own.info.norms.valid
     place = Split(split.images, split.labels), norm
     if own.static.compat:
-        turn = jnp.int32(-1) if tested else split.rows[0]
+        # Large sets come in parts, each with architectures of its own.
+        turn = -1 - split.rows[0] if tested else split.rows[0]
         arcs = _anew(own, train_state, len(split.labels), turn)
         found = _by_batch(own, variables, arcs, *place, own.static.eval_batch)
         if tested:
